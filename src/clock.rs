@@ -1,0 +1,135 @@
+//! Time, and the one place that reads it.
+//!
+//! Waits, deadlines and ages are measured in [`Tick`]s of `CLOCK_BOOTTIME`: it never steps and it goes on while the
+//! machine sleeps, so that a deadline is over after a hibernation. Wall time is for people, signatures and notices; it
+//! is corrected by what AWS's answers say (`Date`), never by setting the system clock.
+//!
+//! For tests and rehearsals `EC2FLEETD_CLOCK=rate=N,offset=SECONDS` makes time run N times faster and the wall clock
+//! wrong by so many seconds.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+/// A moment on the monotonic clock, as time since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tick(Duration);
+
+impl Tick {
+    /// A moment far away: about 30 years after boot.
+    pub(crate) const NEVER: Tick = Tick(Duration::from_secs(1 << 30));
+
+    /// The moment `d` later (or [`Tick::NEVER`]).
+    pub(crate) fn after(self, d: Duration) -> Tick {
+        self.0.checked_add(d).map_or(Tick::NEVER, |t| Tick(t).min(Tick::NEVER))
+    }
+
+    /// The time from `earlier` to this moment, zero if it is not later.
+    pub(crate) fn since(self, earlier: Tick) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The clocks of the machine, with the correction of the wall clock.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    rate: f64,
+    start: Duration,
+    wall_at_start: OffsetDateTime,
+    skew_ms: AtomicI64,
+}
+
+impl Clock {
+    /// The clock of this process; `spec` is the value of `EC2FLEETD_CLOCK`.
+    pub(crate) fn new(spec: Option<&str>) -> Result<Clock, String> {
+        let mut rate = 1.0;
+        let mut offset = 0.0;
+        for part in spec.unwrap_or("").split(',').filter(|p| !p.is_empty()) {
+            let number = |v: &str| v.parse::<f64>().ok().filter(|n| n.is_finite() && n.abs() < 1e10);
+            match part.split_once('=').map(|(k, v)| (k, number(v))) {
+                Some(("rate", Some(n))) if n > 0.0 => rate = n,
+                Some(("offset", Some(n))) => offset = n,
+                _ => return Err(format!("EC2FLEETD_CLOCK: cannot read '{part}': write rate=N,offset=SECONDS")),
+            }
+        }
+        Ok(Clock {
+            rate,
+            start: boottime(),
+            wall_at_start: OffsetDateTime::now_utc() + Duration::from_secs_f64(offset.max(0.0))
+                - Duration::from_secs_f64((-offset).max(0.0)),
+            skew_ms: AtomicI64::new(0),
+        })
+    }
+
+    fn elapsed(&self) -> Duration {
+        boottime().saturating_sub(self.start).mul_f64(self.rate)
+    }
+
+    /// This moment.
+    pub(crate) fn now(&self) -> Tick {
+        Tick(self.start + self.elapsed())
+    }
+
+    /// How long to sleep really, for a wait of `d` on this clock.
+    pub(crate) fn real(&self, d: Duration) -> Duration {
+        if self.rate == 1.0 { d } else { d.div_f64(self.rate) }
+    }
+
+    /// What the machine believes the time is.
+    pub(crate) fn system(&self) -> OffsetDateTime {
+        if self.rate == 1.0 {
+            // A step of the wall clock (NTP) is followed.
+            let drift = OffsetDateTime::now_utc() - self.wall_at_start;
+            let drift = drift - self.elapsed();
+            if drift.abs() < time::Duration::days(1) {
+                return self.wall_at_start + self.elapsed() + drift;
+            }
+        }
+        self.wall_at_start + self.elapsed()
+    }
+
+    /// The time by AWS's clock, as far as it is known: for signatures and notices.
+    pub(crate) fn corrected(&self) -> OffsetDateTime {
+        self.system() + time::Duration::milliseconds(self.skew_ms.load(Ordering::Relaxed))
+    }
+
+    /// How far AWS's clock is ahead of the system's, in milliseconds.
+    pub(crate) fn skew_ms(&self) -> i64 {
+        self.skew_ms.load(Ordering::Relaxed)
+    }
+
+    /// Records how far AWS's clock is ahead of the system's.
+    pub(crate) fn set_skew_ms(&self, ms: i64) {
+        self.skew_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+fn boottime() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_offset() {
+        let c = Clock::new(Some("rate=1000,offset=-86400")).unwrap();
+        let t = c.now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(c.now().since(t) >= Duration::from_secs(2));
+        assert_eq!(c.real(Duration::from_secs(10)), Duration::from_millis(10));
+        assert!(OffsetDateTime::now_utc() - c.system() > time::Duration::hours(22));
+        assert!(Clock::new(Some("rate=0")).is_err() && Clock::new(Some("x")).is_err());
+    }
+
+    #[test]
+    fn correction() {
+        let c = Clock::new(None).unwrap();
+        c.set_skew_ms(3_600_000);
+        assert!(c.corrected() - c.system() > time::Duration::minutes(59));
+        assert_eq!(Tick::NEVER.after(Duration::from_secs(u64::MAX)), Tick::NEVER);
+    }
+}

@@ -1,0 +1,197 @@
+//! The config: from text to types that cannot hold a wrong value.
+//!
+//! `json5` reads text into a tree in which each node knows its place, `check` turns the tree into [`Config`] and
+//! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::macros::Template;
+use crate::model::Event;
+
+/// A whole config.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// `hostname` (or `set-hostname`).
+    pub(crate) hostname: Option<Template>,
+    /// `timeout`: for the whole init; default 600 s.
+    pub(crate) timeout: Duration,
+    /// `interrupt-detection.options.interval`; default 1 s.
+    pub(crate) poll_interval: Duration,
+    /// `domains`, in the order of the file.
+    pub(crate) domains: Vec<Domain>,
+    /// What is accepted but will not do what its writer may think.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One application on the instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Domain {
+    /// Its key in `domains`.
+    pub(crate) name: String,
+    /// `critical`; default true. If false, its failure leaves the other domains going on.
+    pub(crate) critical: bool,
+    /// `attach-volume`.
+    pub(crate) volumes: Vec<VolumeDirective>,
+    /// `update-route53`.
+    pub(crate) records: Vec<RecordDirective>,
+    /// `exec`.
+    pub(crate) exec: Vec<ExecBlock>,
+    /// `notify`.
+    pub(crate) notify: Vec<Notify>,
+}
+
+/// Where a volume may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// `x`: the volume `volume-id`.
+    Existing,
+    /// `p`: one of the pool.
+    Pool,
+    /// `c`: a new one.
+    Create,
+}
+
+impl Source {
+    /// Its letter in `source` and in `{attach_source}`.
+    pub(crate) fn letter(self) -> &'static str {
+        match self {
+            Source::Existing => "x",
+            Source::Pool => "p",
+            Source::Create => "c",
+        }
+    }
+}
+
+/// `pool-pref`: the order in which free volumes of a pool are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PoolPref {
+    /// By launch index, then by hash of instance and volume.
+    Index,
+    /// At random.
+    Random,
+    /// The one whose `ts-used` is oldest (never used first).
+    LeastRecentlyUsed,
+    /// The one whose `ts-used` is newest (never used last).
+    MostRecentlyUsed,
+}
+
+/// One entry of `attach-volume`.
+#[derive(Debug, Clone)]
+pub(crate) struct VolumeDirective {
+    /// Where it stands in the config: `domains."a".attach-volume[0]`.
+    pub(crate) path: String,
+    /// Its number within the domain, from 0.
+    pub(crate) index: usize,
+    /// `critical`; default true.
+    pub(crate) critical: bool,
+    /// `source`, in order, each at most once; never empty.
+    pub(crate) sources: Vec<Source>,
+    /// `device`, such as `/dev/xvdf`; `None`: a free one is chosen.
+    pub(crate) device: Option<String>,
+    /// `volume-id`; there whenever `sources` has [`Source::Existing`].
+    pub(crate) volume_id: Option<String>,
+    /// `pool-name`; there whenever `sources` has [`Source::Pool`].
+    pub(crate) pool_name: Option<String>,
+    /// `pool-pref`.
+    pub(crate) pool_pref: PoolPref,
+    /// `create`; there whenever `sources` has [`Source::Create`].
+    pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `exec`: run when the disk is usable. Blocks with `on` are dropped (with a warning).
+    pub(crate) exec: Vec<ExecBlock>,
+}
+
+/// One entry of `update-route53`.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordDirective {
+    /// Where it stands in the config: `domains."a".update-route53[0]`.
+    pub(crate) path: String,
+    /// `critical`; default true.
+    pub(crate) critical: bool,
+    /// `hostedzone`: the id, without `/hostedzone/`.
+    pub(crate) hosted_zone: String,
+    /// `name`.
+    pub(crate) name: Template,
+    /// `ttl` in seconds; its range is for Route 53 to judge.
+    pub(crate) ttl: i64,
+}
+
+/// One entry of an `exec`.
+#[derive(Debug, Clone)]
+pub(crate) struct ExecBlock {
+    /// `on`; `None`: all five events.
+    pub(crate) on: Option<Vec<Event>>,
+    /// `lines`.
+    pub(crate) lines: Vec<ExecLine>,
+}
+
+impl ExecBlock {
+    /// Whether it runs at `event`.
+    pub(crate) fn runs_on(&self, event: Event) -> bool {
+        self.on.as_ref().is_none_or(|on| on.contains(&event))
+    }
+}
+
+/// One command.
+#[derive(Debug, Clone)]
+pub(crate) struct ExecLine {
+    /// `argv`; never empty.
+    pub(crate) argv: Vec<Template>,
+    /// `ec` of the line, or else of its block, or else 0.
+    pub(crate) ec: ExitCodes,
+    /// `timeout` in seconds.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Which exit codes count as success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExitCodes {
+    /// `null`: all.
+    Any,
+    /// `"0-1,142"`: both ends count.
+    Of(Vec<RangeInclusive<u32>>),
+}
+
+impl ExitCodes {
+    /// Whether `code` counts as success.
+    pub(crate) fn contains(&self, code: u32) -> bool {
+        match self {
+            ExitCodes::Any => true,
+            ExitCodes::Of(ranges) => ranges.iter().any(|r| r.contains(&code)),
+        }
+    }
+}
+
+/// One entry of `notify`.
+#[derive(Debug, Clone)]
+pub(crate) struct Notify {
+    /// Where it stands in the config: `domains."a".notify[0]`.
+    pub(crate) path: String,
+    /// `backend` with its `options`.
+    pub(crate) backend: Backend,
+    /// `envelope.subject`, or its default.
+    pub(crate) subject: Template,
+    /// `envelope.body`, or its default.
+    pub(crate) body: Template,
+    /// The events that are on, from `matrix`; never `starting`.
+    pub(crate) events: Vec<Event>,
+}
+
+/// Where a notification goes. `region` is the one given or found in the ARN or URL; `None`: the instance's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// `aws-sns`.
+    Sns {
+        /// The topic's ARN.
+        topic: String,
+        /// Its region.
+        region: Option<String>,
+    },
+    /// `aws-sqs` (or `ans-sqs`).
+    Sqs {
+        /// The queue's URL.
+        queue_url: String,
+        /// Its region.
+        region: Option<String>,
+    },
+}

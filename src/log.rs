@@ -1,0 +1,97 @@
+//! The logger: one line per message on standard error, with the domain that the thread works for.
+//!
+//! error = someone must act, warn = degraded or retrying, info = progress (about 20 lines a boot), debug = one line per
+//! request. Never headers, bodies, user data or credentials.
+
+use std::cell::RefCell;
+use std::io::Write;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+thread_local! {
+    static DOMAIN: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs `f` with `domain` in front of every message of this thread.
+pub(crate) fn in_domain<T>(domain: &str, f: impl FnOnce() -> T) -> T {
+    let before = DOMAIN.with(|d| d.replace(domain.to_owned()));
+    let out = f();
+    DOMAIN.with(|d| d.replace(before));
+    out
+}
+
+struct Logger {
+    /// Standard error is the journal: a priority in front, no time.
+    journal: bool,
+}
+
+/// Installs the logger. `verbose` shows debug messages.
+pub(crate) fn init(verbose: bool) {
+    let logger = Logger { journal: std::env::var_os("JOURNAL_STREAM").is_some() };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Info });
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, m: &Metadata<'_>) -> bool {
+        // Dependencies may only warn: their lower levels print what we must not (headers).
+        m.level() <= if m.target().starts_with("ec2fleetd") { Level::Debug } else { Level::Warn }
+    }
+
+    fn log(&self, r: &Record<'_>) {
+        if !self.enabled(r.metadata()) || r.level() > log::max_level() {
+            return;
+        }
+        let domain = DOMAIN.with(|d| match d.borrow().as_str() {
+            "" => String::new(),
+            d => format!("[{d}] "),
+        });
+        let text = line(self.journal, r.level(), &domain, &r.args().to_string());
+        // A log that cannot be written must not stop a boot.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn line(journal: bool, level: Level, domain: &str, message: &str) -> String {
+    // One message is one line, whatever an API or a command put into it.
+    let message: String = message
+        .chars()
+        .map(|c| {
+            if c == '\n' {
+                ' '
+            } else if c.is_control() {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
+    if journal {
+        let priority = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
+        format!("<{priority}>{domain}{message}\n")
+    } else {
+        let now = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|t| t.format(&Rfc3339).ok());
+        format!("{} {:<5} {domain}{message}\n", now.unwrap_or_default(), level.as_str().to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_message_is_one_line() {
+        assert_eq!(line(true, Level::Error, "[a] ", "x\ny\x1b"), "<3>[a] x y\u{fffd}\n");
+        assert!(line(false, Level::Info, "", "ready").ends_with(" info  ready\n"));
+    }
+}

@@ -1,0 +1,3 @@
+//! placeholder (being written)
+#[derive(Debug, Clone)]
+pub(crate) struct Template;

@@ -1,0 +1,186 @@
+//! How long something may go on: one deadline, and a request to stop.
+//!
+//! A [`Scope`] is made once for a phase (init, a roll-back, the way out) and handed down. Whatever waits, waits through
+//! it. A roll-back's scope has no [`Stop`]: it is never interrupted, only bounded.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Tick};
+
+/// Why the daemon was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// EC2 takes the capacity back (or a notice that is handled like it).
+    Interrupted,
+}
+
+/// Why a wait ended before what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// The time that the scope allows is over.
+    Deadline,
+    /// Somebody asked to stop.
+    Stopped(StopReason),
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Halt::Deadline => "the time for it is over",
+            Halt::Stopped(StopReason::Terminate) => "stopped by a signal",
+            Halt::Stopped(StopReason::Interrupted) => "stopped by an interruption notice",
+        })
+    }
+}
+
+impl std::error::Error for Halt {}
+
+/// A request to stop, shared by all threads. The first request counts.
+#[derive(Clone)]
+pub(crate) struct Stop(Arc<Inner>);
+
+struct Inner {
+    reason: Mutex<Option<StopReason>>,
+    changed: Condvar,
+    event: Option<OwnedFd>,
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stop({:?})", self.get())
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Stop::new()
+    }
+}
+
+impl Stop {
+    /// Nobody has asked yet.
+    pub(crate) fn new() -> Stop {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        Stop(Arc::new(Inner {
+            reason: Mutex::new(None),
+            changed: Condvar::new(),
+            event: rustix::event::eventfd(0, flags).ok(),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<StopReason>> {
+        self.0.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks to stop; `false` if somebody had asked before.
+    pub(crate) fn request(&self, reason: StopReason) -> bool {
+        let mut r = self.lock();
+        if r.is_some() {
+            return false;
+        }
+        *r = Some(reason);
+        self.0.changed.notify_all();
+        if let Some(fd) = &self.0.event {
+            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+        }
+        true
+    }
+
+    /// The reason, once there is one.
+    pub(crate) fn get(&self) -> Option<StopReason> {
+        *self.lock()
+    }
+
+    /// Waits `real` time at most for a request.
+    pub(crate) fn wait(&self, real: Duration) -> Option<StopReason> {
+        let guard = self.lock();
+        let (guard, _) =
+            self.0.changed.wait_timeout_while(guard, real, |r| r.is_none()).unwrap_or_else(PoisonError::into_inner);
+        *guard
+    }
+
+    /// A descriptor that is readable from the request on, for `poll(2)`.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.event.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// A deadline and, where the phase can be interrupted, the request to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    /// The clock that the deadline is on.
+    pub(crate) clock: Arc<Clock>,
+    /// When the phase must be over.
+    pub(crate) deadline: Tick,
+    /// Who may end it earlier.
+    pub(crate) stop: Option<Stop>,
+}
+
+impl Scope {
+    /// A scope of `budget` from now on.
+    pub(crate) fn new(clock: &Arc<Clock>, budget: Duration, stop: Option<&Stop>) -> Scope {
+        Scope { clock: clock.clone(), deadline: clock.now().after(budget), stop: stop.cloned() }
+    }
+
+    /// The same, but over after `budget` if that is earlier.
+    pub(crate) fn within(&self, budget: Duration) -> Scope {
+        Scope { deadline: self.clock.now().after(budget).min(self.deadline), ..self.clone() }
+    }
+
+    /// What is left of it.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.since(self.clock.now())
+    }
+
+    /// Whether it still goes on.
+    pub(crate) fn check(&self) -> Result<(), Halt> {
+        if let Some(r) = self.stop.as_ref().and_then(Stop::get) {
+            return Err(Halt::Stopped(r));
+        }
+        if self.remaining().is_zero() { Err(Halt::Deadline) } else { Ok(()) }
+    }
+
+    /// Waits `d`, or until the scope ends.
+    pub(crate) fn sleep(&self, d: Duration) -> Result<(), Halt> {
+        self.check()?;
+        let real = self.clock.real(d.min(self.remaining()));
+        match &self.stop {
+            Some(s) => {
+                s.wait(real);
+            }
+            None => std::thread::sleep(real),
+        }
+        self.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_ends_a_wait_and_the_first_counts() {
+        let clock = Arc::new(Clock::new(None).unwrap());
+        let stop = Stop::new();
+        let scope = Scope::new(&clock, Duration::from_secs(60), Some(&stop));
+        assert_eq!(scope.check(), Ok(()));
+        std::thread::scope(|s| {
+            let waiting = s.spawn(|| scope.sleep(Duration::from_secs(50)));
+            assert!(stop.request(StopReason::Interrupted));
+            assert!(!stop.request(StopReason::Terminate));
+            assert_eq!(waiting.join().unwrap(), Err(Halt::Stopped(StopReason::Interrupted)));
+        });
+    }
+
+    #[test]
+    fn a_deadline_ends_a_wait() {
+        let clock = Arc::new(Clock::new(Some("rate=100")).unwrap());
+        let scope = Scope::new(&clock, Duration::from_secs(60), None).within(Duration::from_secs(1));
+        assert_eq!(scope.sleep(Duration::from_secs(30)), Err(Halt::Deadline));
+    }
+}
