@@ -22,6 +22,11 @@ pub(crate) fn in_domain<T>(domain: &str, f: impl FnOnce() -> T) -> T {
     out
 }
 
+/// The domain that this thread works for; empty if none. For a thread that goes on with its work.
+pub(crate) fn current_domain() -> String {
+    DOMAIN.with(|d| d.borrow().clone())
+}
+
 struct Logger {
     /// Standard error is the journal: a priority in front, no time.
     journal: bool,

@@ -1,8 +1,73 @@
-#![allow(dead_code)]
+//! `ec2fleetd` gives an EC2 instance, at boot, what a stateful application needs: its data volume, its DNS name, its
+//! running services, and an orderly way out when the capacity is taken back.
+//!
+//! The README is the manual. The modules form layers; each uses only those below it (a test checks that):
+//!
+//! ```text
+//! 7  main
+//! 6  daemon                        the story of a run
+//! 5  apply  notify  poll           what it does; none of them uses another
+//! 4  plan  exec
+//! 3  aws::{ec2, route53, sns, sqs} one small file per action
+//! 2  imds  aws                     the two clients
+//! 1  config  http  sys
+//! 0  clock  scope  log  model  suggest  macros  cli
+//! ```
+
+mod apply;
+mod aws;
+mod cli;
 mod clock;
 mod config;
+mod daemon;
+mod exec;
+mod http;
+mod imds;
 mod log;
 mod macros;
 mod model;
+mod notify;
+mod plan;
+mod poll;
+mod random;
 mod scope;
-fn main() {}
+mod suggest;
+mod sys;
+
+use std::process::ExitCode;
+
+use cli::Command;
+use daemon::Outcome;
+
+/// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: failed, roll-back incomplete.
+fn main() -> ExitCode {
+    let outcome = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => print(cli::USAGE),
+        Ok(Command::Version) => print(&cli::version()),
+        Ok(Command::Check(args)) => {
+            log::init(args.verbose);
+            daemon::check(&args)
+        }
+        Ok(Command::Run(args)) => {
+            log::init(args.verbose);
+            daemon::run(args)
+        }
+        Err(e) => {
+            eprintln!("ec2fleetd: {e}");
+            Outcome::Usage
+        }
+    };
+    ExitCode::from(match outcome {
+        Outcome::Done => 0,
+        Outcome::Failed => 1,
+        Outcome::Usage => 2,
+        Outcome::Incomplete => 3,
+    })
+}
+
+fn print(text: &str) -> Outcome {
+    use std::io::Write;
+    // A closed pipe (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Outcome::Done
+}

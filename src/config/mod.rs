@@ -3,11 +3,25 @@
 //! `json5` reads text into a tree in which each node knows its place, `check` turns the tree into [`Config`] and
 //! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
 
+mod check;
+mod exec;
+mod json5;
+mod mime;
+mod notify;
+mod problem;
+mod reader;
+#[cfg(test)]
+mod tests;
+pub(crate) mod userdata;
+mod volume;
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::macros::Template;
 use crate::model::Event;
+
+pub(crate) use check::load;
 
 /// A whole config.
 #[derive(Debug, Clone)]

@@ -1,0 +1,235 @@
+//! The claim of a volume: AttachVolume itself.
+//!
+//! Exactly one instance wins AttachVolume for a volume. Its answer may be lost, may say "in use" because *we* won
+//! before, and the reads that tell lag behind; so after every answer that is not plain the program looks, and moves on
+//! to another volume only when it is certain that this one is not ours.
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AttachVolume.html>
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::hold::{Done, Hold, Origin, VolumeHold};
+use super::{DomainRun, Failure};
+use crate::aws::Class;
+use crate::aws::ec2::{Filter, Volume};
+use crate::config::VolumeDirective;
+use crate::plan::devices;
+use crate::plan::volumes::{Standing, standing};
+use crate::scope::Scope;
+use crate::sys::block::{NameSnapshot, names_in_use};
+use crate::sys::lock::DeviceNameLock;
+
+/// The name under which a claim won, and the disks that had names before it.
+pub(crate) type Won = (String, NameSnapshot);
+
+/// A claim ends with the device name, with the reason why the volume is another's, or with a failure.
+pub(crate) type Claim = Result<Result<Won, String>, Failure>;
+
+/// How one AttachVolume under one device name ended.
+enum Attempt {
+    Ours,
+    Lost(String),
+    /// The name is taken; by which volume, if that is known.
+    NameTaken(Option<String>),
+}
+
+impl DomainRun {
+    /// Claims `v` for the directive. The hold is pushed before the call, and dropped if the claim is lost.
+    pub(crate) fn claim(&self, d: &VolumeDirective, v: &Volume, origin: Origin, scope: &Scope) -> Claim {
+        // What `create` pushed already is only completed.
+        if origin == Origin::Claimed {
+            let device = d.device.clone().unwrap_or_default();
+            self.push(Hold::Volume(VolumeHold {
+                volume_id: Some(v.id.clone()),
+                attached: Done::No,
+                ..self.new_hold(d, origin, &device)
+            }));
+        }
+        let claim = match &d.device {
+            Some(device) => self.claim_as(d, v, device, scope),
+            None => self.claim_somewhere(d, v, scope),
+        };
+        if matches!(claim, Ok(Err(_))) && origin == Origin::Claimed {
+            self.drop_hold(&d.path);
+        }
+        claim
+    }
+
+    /// Under the name that the config asks for: if it is still cooling down from a detachment, that is waited for.
+    fn claim_as(&self, d: &VolumeDirective, v: &Volume, device: &str, scope: &Scope) -> Claim {
+        let mut pause = Duration::from_millis(500);
+        let mut said = false;
+        loop {
+            let before = NameSnapshot::take(&self.shared.root);
+            match self.attempt(d, v, device, scope)? {
+                Attempt::Ours => return Ok(Ok((device.to_owned(), before))),
+                Attempt::Lost(why) => return Ok(Err(why)),
+                Attempt::NameTaken(Some(by)) => {
+                    let text = format!(
+                        "cannot attach {} as {device}: the name is held by {by}, which is not this directive's: \
+                         choose another device, or detach {by}",
+                        v.id
+                    );
+                    return Err(Failure::new(text));
+                }
+                Attempt::NameTaken(None) => {
+                    if !std::mem::replace(&mut said, true) {
+                        log::info!("{}: waiting for the device name {device}: it was in use a moment ago", d.path);
+                    }
+                    let waiting = |h| Failure::halted(format!("cannot attach {} as {device}: it stays in use", v.id), h);
+                    self.sleep(scope, pause).map_err(waiting)?;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                }
+            }
+        }
+    }
+
+    /// Under a name of our choice: the first free one that EC2 takes. The lock keeps a second daemon of this instance
+    /// from choosing the same.
+    fn claim_somewhere(&self, d: &VolumeDirective, v: &Volume, scope: &Scope) -> Claim {
+        let _lock = DeviceNameLock::acquire(&self.shared.root, scope)
+            .map_err(|e| Failure::new(format!("cannot choose a device name: {e}")))?;
+        let here = self.attached_here(scope)?;
+        let mut used: Vec<String> = names_in_use(&self.shared.root).iter().map(|n| format!("/dev/{n}")).collect();
+        used.extend(here.iter().map(|(device, _)| device.clone()));
+        used.extend(self.config.volumes.iter().filter_map(|o| o.device.clone()));
+        for device in devices::free_names(&used) {
+            let before = NameSnapshot::take(&self.shared.root);
+            self.with_volume(&d.path, |h| h.device.clone_from(&device));
+            match self.attempt(d, v, &device, scope)? {
+                Attempt::Ours => return Ok(Ok((device, before))),
+                Attempt::Lost(why) => return Ok(Err(why)),
+                Attempt::NameTaken(_) => log::info!("{}: {device} is in use; trying the next name", d.path),
+            }
+        }
+        Err(Failure::new(format!("cannot attach {}: no device name is free on this instance", v.id)))
+    }
+
+    /// Device names and volumes of this instance, as the API knows them.
+    fn attached_here(&self, scope: &Scope) -> Result<Vec<(String, String)>, Failure> {
+        let me = self.shared.facts().instance_id.clone();
+        let volumes = self
+            .shared
+            .aws
+            .describe_volumes(scope, &[Filter::exact("attachment.instance-id", &[&me])])
+            .map_err(|e| Failure::api("list the volumes of this instance", &e))?;
+        let of = |v: &Volume| {
+            let a = v.attachments.iter().find(|a| a.instance_id == me)?;
+            // A name that is being freed is held by nobody; it only cools down.
+            Some((a.device.clone(), v.id.clone())).filter(|_| !a.state.is_ending())
+        };
+        Ok(volumes.iter().filter_map(of).collect())
+    }
+
+    fn attempt(&self, d: &VolumeDirective, v: &Volume, device: &str, scope: &Scope) -> Result<Attempt, Failure> {
+        let facts = self.shared.facts();
+        let me = facts.instance_id.as_str();
+        let what = format!("attach {} to {me} as {device}", v.id);
+        self.note_call("attach_volume", json!({ "VolumeId": v.id, "InstanceId": me, "Device": device }));
+        // Some earlier call may have worked: only a look can say that this volume is not ours.
+        let mut unsure = false;
+        let mut said = false;
+        let mut pause = Duration::from_millis(250);
+        loop {
+            self.check(scope).map_err(|h| Failure::halted(format!("cannot {what}"), h))?;
+            self.with_volume(&d.path, |h| h.attached = Done::Maybe);
+            let error = match self.shared.aws.attach_volume(scope, &v.id, me, device) {
+                Ok(()) => {
+                    self.with_volume(&d.path, |h| h.attached = Done::Yes);
+                    return Ok(Attempt::Ours);
+                }
+                Err(e) => e,
+            };
+            match error.class() {
+                Class::TooEarly => {
+                    if !std::mem::replace(&mut said, true) {
+                        log::info!("{}: waiting: {error}", d.path);
+                    }
+                    self.refused(d, unsure);
+                }
+                Class::NameTaken => match self.attached_here(scope)?.into_iter().find(|(n, _)| devices::same_device(n, device)) {
+                    Some((_, id)) if id == v.id => {
+                        self.with_volume(&d.path, |h| h.attached = Done::Yes);
+                        return Ok(Attempt::Ours);
+                    }
+                    // Ours may be the one that holds the name, and the list not know it yet.
+                    None if unsure => {}
+                    by => {
+                        self.refused(d, unsure);
+                        return Ok(Attempt::NameTaken(by.map(|(_, id)| id)));
+                    }
+                },
+                Class::Gone | Class::OtherZone => {
+                    self.refused(d, unsure);
+                    return Ok(Attempt::Lost(format!("it is not to be had here: {error}")));
+                }
+                Class::Conflict | Class::Ambiguous => {
+                    unsure |= error.class() == Class::Ambiguous;
+                    if let Some(end) = self.look(d, v, device, unsure, scope)? {
+                        return Ok(end);
+                    }
+                    log::debug!("{}: {} looks free after {error}: again", d.path, v.id);
+                }
+                _ => {
+                    self.refused(d, unsure);
+                    return Err(Failure::api(&what, &error));
+                }
+            }
+            self.sleep(scope, pause).map_err(|h| Failure::halted(format!("cannot {what}: {error}"), h))?;
+            pause = (pause * 2).min(Duration::from_secs(4));
+        }
+    }
+
+    /// EC2 refused the call: nothing of it is to be undone, unless an earlier one may have worked.
+    fn refused(&self, d: &VolumeDirective, unsure: bool) {
+        if !unsure {
+            self.with_volume(&d.path, |h| h.attached = Done::No);
+        }
+    }
+
+    /// Whose the volume is, after an answer that was not plain. `None`: it looks free, which may be an old picture.
+    fn look(
+        &self,
+        d: &VolumeDirective,
+        v: &Volume,
+        device: &str,
+        unsure: bool,
+        scope: &Scope,
+    ) -> Result<Option<Attempt>, Failure> {
+        let facts = self.shared.facts();
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let Some(now) = self.describe(scope, &v.id)? else {
+                self.refused(d, false);
+                return Ok(Some(Attempt::Lost("it does not exist any more".to_owned())));
+            };
+            match standing(&now, &facts.instance_id, &facts.zone) {
+                Standing::Here(at) if devices::same_device(&at, device) => {
+                    self.with_volume(&d.path, |h| h.attached = Done::Yes);
+                    return Ok(Some(Attempt::Ours));
+                }
+                Standing::Here(at) => {
+                    self.refused(d, false);
+                    return Ok(Some(Attempt::Lost(format!("it was attached here as {at} by somebody else"))));
+                }
+                Standing::Absent(why) => {
+                    self.refused(d, false);
+                    return Ok(Some(Attempt::Lost(why)));
+                }
+                Standing::Free => return Ok(None),
+                Standing::Broken(why) => return Err(Failure::new(format!("cannot attach {}: {why}", v.id))),
+                // A rival of ours has it, most likely; and it is his as long as we cannot have been it.
+                Standing::Changing(why) if !unsure => {
+                    self.refused(d, false);
+                    return Ok(Some(Attempt::Lost(why)));
+                }
+                Standing::Changing(why) => {
+                    let waiting = |h| Failure::halted(format!("cannot attach {}: {why}", v.id), h);
+                    self.sleep(scope, pause).map_err(waiting)?;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Source `c`: CreateVolume with a client token that this instance derives again, and the wait until it is available.
+//!
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html>
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::hold::{Done, Hold, Origin, VolumeHold};
+use super::volume::{Acquired, SourceEnd};
+use super::{DomainRun, Failure, lock};
+use crate::aws::Class;
+use crate::aws::ec2::{Filter, Volume};
+use crate::config::{Source, VolumeDirective};
+use crate::plan::volumes::{Found, Standing, standing};
+use crate::plan::{create, tags};
+use crate::scope::Scope;
+
+/// How many volumes of earlier generations are looked through for one that is not finished.
+const MAX_GENERATIONS: u32 = 50;
+/// How long a new volume may be unknown to DescribeVolumes before it counts as gone.
+const UNSEEN: Duration = Duration::from_secs(20);
+/// A volume that CreateVolume returns and that is older than this was made by an earlier run.
+const FRESH: time::Duration = time::Duration::minutes(2);
+
+/// What became of the volume that a token stands for.
+enum Made {
+    /// Available (or attached here), in transit: ours to finish.
+    Ready(Volume),
+    /// Dead or pool data by now: the token is burnt.
+    Burnt(String),
+}
+
+impl DomainRun {
+    /// Source `c`: creates the directive's volume and claims it.
+    pub(crate) fn source_create(
+        &self,
+        d: &VolumeDirective,
+        _read: &[Volume],
+        scope: &Scope,
+    ) -> Result<Acquired, SourceEnd> {
+        for generation in 0..MAX_GENERATIONS {
+            let facts = self.shared.facts();
+            let token = create::client_token(&facts.instance_id, &self.config.name, d, generation);
+            match self.made(d, &token, scope)? {
+                Made::Burnt(why) => {
+                    log::info!("{}: {why}; creating another one", d.path);
+                    self.drop_hold(&d.path);
+                }
+                Made::Ready(v) => {
+                    lock(&self.shared.taken).insert(v.id.clone());
+                    if let Standing::Here(device) = standing(&v, &facts.instance_id, &facts.zone) {
+                        self.drop_hold(&d.path);
+                        let found = Found { volume_id: v.id.clone(), device, source: Source::Create };
+                        return Ok(self.use_found(d, &found, std::slice::from_ref(&v), scope)?);
+                    }
+                    let mut origin = Origin::Created;
+                    self.with_volume(&d.path, |h| origin = h.origin);
+                    return match self.claim(d, &v, origin, scope)? {
+                        Ok(device) => Ok(self.finish_claim(d, &v, Source::Create, &device, scope)?),
+                        // Another instance took what we made: it is not ours to delete.
+                        Err(lost) => {
+                            self.drop_hold(&d.path);
+                            Err(Failure::new(format!("the created volume {} was taken: {lost}", v.id)).into())
+                        }
+                    };
+                }
+            }
+        }
+        Err(Failure::new(format!("cannot create a volume: {MAX_GENERATIONS} client tokens are used up")).into())
+    }
+
+    /// Makes sure that the token's volume exists, and waits until it is available.
+    fn made(&self, d: &VolumeDirective, token: &str, scope: &Scope) -> Result<Made, Failure> {
+        let params = create::request(d, &self.config.name, &self.shared.facts(), token);
+        self.push(Hold::Volume(VolumeHold {
+            token: Some(token.to_owned()),
+            ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
+        }));
+        self.note_call("create_volume", Value::Object(params.clone()));
+        self.with_volume(&d.path, |h| h.attached = Done::No);
+        let volume = match self.shared.aws.create_volume(scope, &params) {
+            Ok(v) => v,
+            // The limit is also reported for a first try whose answer was lost, and a mismatch means that the volume
+            // was made with other parameters: in both cases ours may be there.
+            Err(e) if e.class() == Class::TokenUsed || e.code() == "VolumeLimitExceeded" => {
+                match self.find_by_token(token, scope)? {
+                    Some(v) => v,
+                    None if e.class() == Class::TokenUsed => {
+                        return Ok(Made::Burnt(format!("the client token {token} was used for another volume")));
+                    }
+                    None => {
+                        self.drop_hold(&d.path);
+                        return Err(Failure::api("create a volume", &e));
+                    }
+                }
+            }
+            Err(e) => {
+                // Only an answer that says no proves that nothing was made.
+                if !matches!(e.class(), Class::Ambiguous | Class::Halted(_)) {
+                    self.drop_hold(&d.path);
+                }
+                return Err(Failure::api("create a volume", &e));
+            }
+        };
+        let now = self.shared.clock.corrected();
+        let old = volume.create_time.is_some_and(|t| now - t > FRESH);
+        self.with_volume(&d.path, |h| {
+            h.volume_id = Some(volume.id.clone());
+            h.origin = if old { Origin::Adopted } else { Origin::Created };
+        });
+        log::info!("{}: {} {}", d.path, if old { "finishing" } else { "created" }, volume.id);
+        self.until_available(d, volume, token, old, scope)
+    }
+
+    /// Waits for a new volume. KMS keys are checked after the call: it can go to `error` or vanish.
+    fn until_available(
+        &self,
+        d: &VolumeDirective,
+        made: Volume,
+        token: &str,
+        old: bool,
+        scope: &Scope,
+    ) -> Result<Made, Failure> {
+        let id = made.id.clone();
+        let facts = self.shared.facts();
+        let unseen_until = self.shared.clock.now().after(UNSEEN);
+        let mut seen = false;
+        let mut now = Some(made);
+        let mut pause = Duration::from_millis(250);
+        let dead = |what: String| -> Result<Made, Failure> {
+            if old {
+                return Ok(Made::Burnt(format!("{id}, made by an earlier run, {what}")));
+            }
+            let text = format!(
+                "the new volume {id} {what}: if it is encrypted, may this instance's role use the KMS key \
+                 (kms:CreateGrant, kms:GenerateDataKeyWithoutPlaintext, kms:Decrypt)?"
+            );
+            Err(Failure::new(text))
+        };
+        loop {
+            match &now {
+                None if seen || self.shared.clock.now() >= unseen_until => return dead("does not exist any more".into()),
+                None => {}
+                Some(v) => match standing(v, &facts.instance_id, &facts.zone) {
+                    // What lost its in-transit tag was committed once: it is pool data, not ours to start anew.
+                    Standing::Free | Standing::Here(_) if v.tag(tags::IN_TRANSIT) != Some(token) => {
+                        return Ok(Made::Burnt(format!("{id}, made by an earlier run, has been in use since")));
+                    }
+                    Standing::Free | Standing::Here(_) => return Ok(Made::Ready(v.clone())),
+                    Standing::Absent(why) | Standing::Broken(why) if old => {
+                        return Ok(Made::Burnt(format!("{id}, made by an earlier run: {why}")));
+                    }
+                    Standing::Absent(why) | Standing::Broken(why) => return dead(format!("cannot be used: {why}")),
+                    Standing::Changing(_) => {}
+                },
+            }
+            let waiting = |h| Failure::halted(format!("the new volume {id} is not available yet"), h);
+            self.sleep(scope, pause).map_err(waiting)?;
+            pause = (pause * 3 / 2).min(Duration::from_secs(4));
+            let next = self.describe(scope, &id)?;
+            seen |= next.is_some();
+            now = next;
+            log::debug!("{}: {id}: {}", d.path, now.as_ref().map_or("unknown", |v| v.state.name()));
+        }
+    }
+
+    /// The volume of this instance that is in transit with `token`.
+    pub(crate) fn find_by_token(&self, token: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
+        let me = self.shared.facts().instance_id.clone();
+        let filters = [
+            Filter::exact(format!("tag:{}", tags::OWNER), &[&me]),
+            Filter::exact(format!("tag:{}", tags::IN_TRANSIT), &[token]),
+        ];
+        let found = self
+            .shared
+            .aws
+            .describe_volumes(scope, &filters)
+            .map_err(|e| Failure::api("look for a volume that this instance created", &e))?;
+        Ok(found.into_iter().next())
+    }
+}

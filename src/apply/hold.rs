@@ -1,0 +1,164 @@
+//! Holds: AWS resources that a directive changed and that can be committed or rolled back.
+
+use std::thread::JoinHandle;
+
+use super::{DomainRun, lock};
+use crate::aws::route53::RecordSet;
+
+/// Which directive a hold belongs to: its path in the config.
+pub(crate) type Key = String;
+
+/// One of the resources of a transaction.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    /// A volume that was claimed, created or both.
+    Volume(VolumeHold),
+    /// Record sets that were written.
+    Record(RecordHold),
+}
+
+impl Hold {
+    /// The directive it belongs to.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Hold::Volume(v) => &v.key,
+            Hold::Record(r) => &r.key,
+        }
+    }
+}
+
+/// Where a held volume came from: what roll-back makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was there: it is detached.
+    Claimed,
+    /// This run made it: it is detached and deleted.
+    Created,
+    /// An earlier run of this instance made it and did not finish: it is left in transit, as it was found.
+    Adopted,
+}
+
+/// How much is known of a call's effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Done {
+    /// The call was not made.
+    No,
+    /// It was made and its answer is not known: look before undoing.
+    Maybe,
+    /// It worked.
+    Yes,
+}
+
+/// A volume in a transaction.
+#[derive(Debug)]
+pub(crate) struct VolumeHold {
+    /// The directive.
+    pub(crate) key: Key,
+    /// Unknown only while its CreateVolume is unanswered.
+    pub(crate) volume_id: Option<String>,
+    /// The client token (and in-transit tag) of a volume that this instance made.
+    pub(crate) token: Option<String>,
+    /// Where it came from.
+    pub(crate) origin: Origin,
+    /// Whether it is attached.
+    pub(crate) attached: Done,
+    /// The requested device name.
+    pub(crate) device: String,
+    /// The node, once it was seen.
+    pub(crate) disk: Option<std::path::PathBuf>,
+    /// `user:ec2fd.owner` as it was before.
+    pub(crate) owner_before: Option<String>,
+    /// `user:ec2fd.in-transit` was taken off.
+    pub(crate) transit_removed: bool,
+    /// The thread that writes our tags on it.
+    pub(crate) tagging: Option<JoinHandle<()>>,
+}
+
+/// Record sets in a transaction.
+#[derive(Debug)]
+pub(crate) struct RecordHold {
+    /// The directive.
+    pub(crate) key: Key,
+    /// The hosted zone's id.
+    pub(crate) zone: String,
+    /// The record's name, normalised.
+    pub(crate) name: String,
+    /// What we wrote.
+    pub(crate) ours: Vec<RecordSet>,
+    /// What those sets were before.
+    pub(crate) before: Vec<RecordSet>,
+    /// Whether it was written.
+    pub(crate) written: Done,
+}
+
+/// A volume whose transaction is over: its tags are brought up to date after `started`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    /// `vol-…`.
+    pub(crate) volume_id: String,
+    /// This instance made it.
+    pub(crate) created: bool,
+    /// What its `user:ec2fd.transc-id` is.
+    pub(crate) transc_id: String,
+    /// This run attached it (otherwise only a left-over tag is removed).
+    pub(crate) used: bool,
+}
+
+impl DomainRun {
+    /// Adds a hold: before the call that makes it.
+    pub(crate) fn push(&self, hold: Hold) {
+        lock(&self.holds).push(hold);
+    }
+
+    /// Changes the volume hold of a directive.
+    pub(crate) fn with_volume(&self, key: &str, f: impl FnOnce(&mut VolumeHold)) {
+        let mut holds = lock(&self.holds);
+        if let Some(v) = holds.iter_mut().find_map(|h| match h {
+            Hold::Volume(v) if v.key == key => Some(v),
+            _ => None,
+        }) {
+            f(v);
+        }
+    }
+
+    /// Changes the record hold of a directive.
+    pub(crate) fn with_record(&self, key: &str, f: impl FnOnce(&mut RecordHold)) {
+        let mut holds = lock(&self.holds);
+        if let Some(r) = holds.iter_mut().find_map(|h| match h {
+            Hold::Record(r) if r.key == key => Some(r),
+            _ => None,
+        }) {
+            f(r);
+        }
+    }
+
+    /// Takes back the hold of a directive that turned out to hold nothing.
+    pub(crate) fn drop_hold(&self, key: &str) {
+        lock(&self.holds).retain(|h| h.key() != key);
+    }
+
+    /// Takes the holds of one directive, or all, in the order in which they are rolled back: last in, first out.
+    pub(crate) fn take_holds(&self, key: Option<&str>) -> Vec<Hold> {
+        let mut holds = lock(&self.holds);
+        let (mut taken, rest): (Vec<Hold>, Vec<Hold>) =
+            std::mem::take(&mut *holds).into_iter().partition(|h| key.is_none_or(|k| h.key() == k));
+        *holds = rest;
+        taken.reverse();
+        taken
+    }
+
+    /// The domain stands: from here on nothing takes its volumes and records away.
+    pub(crate) fn commit(&self) {
+        for hold in self.take_holds(None) {
+            let Hold::Volume(v) = hold else { continue };
+            let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
+            // The transaction's tag on what we made is its token: the create request is the same in every run.
+            let transc_id = v.token.unwrap_or(transc_id);
+            let created = v.origin != Origin::Claimed;
+            if let Some(t) = v.tagging {
+                lock(&self.tagging).push(t);
+            }
+            lock(&self.committed).push(Committed { volume_id, created, transc_id, used: true });
+        }
+    }
+}

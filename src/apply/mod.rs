@@ -1,0 +1,196 @@
+//! Doing what the plan says for one domain: volumes with their execs, then DNS; and putting it back.
+//!
+//! A domain is one transaction of [`hold::Hold`]s. Each hold is pushed *before* the call that makes it (intent) and
+//! marked when the call is known to have worked. [`DomainRun::init`] either leaves a list of holds that the caller
+//! commits, or an error, after which the caller rolls back. Nothing here decides about other domains.
+
+pub(crate) mod claim;
+pub(crate) mod create;
+pub(crate) mod disk;
+pub(crate) mod hold;
+pub(crate) mod init;
+pub(crate) mod record;
+pub(crate) mod rollback;
+pub(crate) mod tidy;
+pub(crate) mod volume;
+pub(crate) mod zone;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::UtcOffset;
+
+use crate::aws::{ApiError, Aws, Class};
+use crate::clock::Clock;
+use crate::config::Domain;
+use crate::exec::Runner;
+use crate::imds::Imds;
+use crate::macros::Values;
+use crate::model::Facts;
+use crate::scope::{Halt, Scope};
+use crate::sys::Root;
+use crate::sys::mounts::MountSet;
+use hold::Hold;
+
+/// What all domains share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) aws: Arc<Aws>,
+    pub(crate) imds: Arc<Imds>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) root: Root,
+    pub(crate) runner: Runner,
+    /// What the metadata service said; the addresses may come late.
+    pub(crate) facts: RwLock<Arc<Facts>>,
+    pub(crate) zones: zone::Zones,
+    /// `--transc_id`, or one made for this run.
+    pub(crate) transaction_id: String,
+    /// For `pool-pref: random` and jitter.
+    pub(crate) seed: u64,
+    /// Volumes that a directive of this process claims or has claimed.
+    pub(crate) taken: Mutex<BTreeSet<String>>,
+    /// Whether commands run at all (`--enable-exec`).
+    pub(crate) exec_enabled: bool,
+    /// The offset of local time, for `{ts}`.
+    pub(crate) offset: UtcOffset,
+    /// What was mounted when the run began: not ours to unmount.
+    pub(crate) mounts_before: MountSet,
+}
+
+impl Shared {
+    /// The facts as they are known now.
+    pub(crate) fn facts(&self) -> Arc<Facts> {
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Locks; a panic of another thread does not make what it guards useless: it is that domain's failure and rolled back.
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a directive ended without what it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// What could not be done, on what, why, and what to do.
+    pub(crate) text: String,
+    /// The wait ended, rather than the thing failed.
+    pub(crate) halt: Option<Halt>,
+}
+
+impl Failure {
+    /// A failure with its whole text.
+    pub(crate) fn new(text: impl Into<String>) -> Failure {
+        Failure { text: text.into(), halt: None }
+    }
+
+    /// `cannot {what}: {error}`, and what to do where that is known.
+    pub(crate) fn api(what: &str, e: &ApiError) -> Failure {
+        let advice = match e.class() {
+            Class::Denied => format!(" (allow {} for this instance's role)", e.permission()),
+            _ => String::new(),
+        };
+        Failure { text: format!("cannot {what}: {e}{advice}"), halt: e.halt() }
+    }
+
+    /// A wait for `what` that ended too early.
+    pub(crate) fn halted(what: impl fmt::Display, halt: Halt) -> Failure {
+        Failure { text: format!("{what}: {halt}"), halt: Some(halt) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// One domain's transaction.
+#[derive(Debug)]
+pub(crate) struct DomainRun {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Arc<Domain>,
+    /// `{transaction_log}`: the calls that changed something, in order.
+    calls: Mutex<Vec<Value>>,
+    holds: Mutex<Vec<Hold>>,
+    /// A critical directive failed: what runs beside it need not go on.
+    abandoned: AtomicBool,
+    /// Volumes whose tags want tidying after `started`.
+    pub(crate) committed: Mutex<Vec<hold::Committed>>,
+    /// Threads that still write tags on committed volumes.
+    tagging: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl DomainRun {
+    /// A transaction with nothing in it.
+    pub(crate) fn new(shared: &Arc<Shared>, config: &Arc<Domain>) -> DomainRun {
+        DomainRun {
+            shared: shared.clone(),
+            config: config.clone(),
+            calls: Mutex::new(Vec::new()),
+            holds: Mutex::new(Vec::new()),
+            abandoned: AtomicBool::new(false),
+            committed: Mutex::new(Vec::new()),
+            tagging: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The calls so far.
+    pub(crate) fn calls(&self) -> Vec<Value> {
+        lock(&self.calls).clone()
+    }
+
+    /// Notes a call that changes something, before it is made.
+    pub(crate) fn note_call(&self, method: &str, param: Value) {
+        lock(&self.calls).push(json!({
+            "platform": "aws", "domain": self.config.name, "method": method, "param": param, "dry": false,
+        }));
+    }
+
+    /// The macro values of this domain, without those of a volume.
+    pub(crate) fn values(&self) -> Values {
+        Values {
+            domain: self.config.name.clone(),
+            facts: self.shared.facts(),
+            transaction_id: self.shared.transaction_id.clone(),
+            transaction_log: self.calls(),
+            cwd: std::env::current_dir().unwrap_or_else(|_| Path::new("/").to_owned()).display().to_string(),
+            now: Some(self.shared.clock.corrected().to_offset(self.shared.offset)),
+            pid: std::process::id(),
+            ..Values::default()
+        }
+    }
+
+    /// Whether the directive that asks should still go on.
+    pub(crate) fn check(&self, scope: &Scope) -> Result<(), Halt> {
+        scope.check()?;
+        // To the directive it is the same as a stop of everything: its domain is lost.
+        if self.abandoned.load(Ordering::Relaxed) { Err(Halt::Deadline) } else { Ok(()) }
+    }
+
+    /// Waits, unless the scope ends or the domain is lost meanwhile.
+    pub(crate) fn sleep(&self, scope: &Scope, d: Duration) -> Result<(), Halt> {
+        let end = self.shared.clock.now().after(d);
+        loop {
+            self.check(scope)?;
+            let left = end.since(self.shared.clock.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            scope.sleep(left.min(Duration::from_millis(250)))?;
+        }
+    }
+
+    /// What runs beside the caller need not go on.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+}

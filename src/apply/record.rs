@@ -1,0 +1,160 @@
+//! The `update-route53` directives of a domain: read ahead, write when the volumes stand.
+
+use serde_json::json;
+
+use super::hold::{Done, Hold, RecordHold};
+use super::{DomainRun, Failure};
+use crate::aws::Class;
+use crate::aws::route53::{RecordSet, normalise};
+use crate::clock::Tick;
+use crate::config::RecordDirective;
+use crate::plan::records::{self, Plan};
+use crate::scope::Scope;
+
+/// What was read of a record, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Read {
+    name: String,
+    sets: Vec<RecordSet>,
+    at: Tick,
+}
+
+/// A picture older than this is taken again before it is relied on for a roll-back.
+const STALE: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl DomainRun {
+    /// Reads the record sets at the directive's name.
+    pub(crate) fn read_record(&self, d: &RecordDirective, scope: &Scope) -> Result<Read, Failure> {
+        let name = normalise(&d.name.expand(&self.values()));
+        let sets = self
+            .shared
+            .aws
+            .list_record_sets(scope, &d.hosted_zone, &name)
+            .map_err(|e| Failure::api(&format!("list the records at {name} in hosted zone {}", d.hosted_zone), &e))?;
+        Ok(Read { name, sets, at: self.shared.clock.now() })
+    }
+
+    /// Writes the records of `wanted` (directives with what was read of them). One result per directive, in order.
+    pub(crate) fn write_records(
+        &self,
+        wanted: Vec<(&RecordDirective, Result<Read, Failure>)>,
+        scope: &Scope,
+    ) -> Vec<Result<(), Failure>> {
+        let mut results: Vec<Option<Result<(), Failure>>> = wanted.iter().map(|_| None).collect();
+        let mut plans: Vec<(usize, &RecordDirective, Plan)> = Vec::new();
+        for (i, (d, read)) in wanted.into_iter().enumerate() {
+            match self.plan_record(d, read, scope) {
+                Ok(plan) if plan.changes.is_empty() => results[i] = Some(Ok(())),
+                // The same record asked for twice is written once.
+                Ok(plan) if plans.iter().any(|(_, o, p)| o.hosted_zone == d.hosted_zone && p.changes == plan.changes) => {
+                    log::info!("{}: {} is asked for twice", d.path, plan.name);
+                    results[i] = Some(Ok(()));
+                }
+                Ok(plan) => plans.push((i, d, plan)),
+                Err(f) => results[i] = Some(Err(f)),
+            }
+        }
+        for (_, d, plan) in &plans {
+            self.note_call(
+                "change_resource_record_sets",
+                json!({
+                    "HostedZoneId": d.hosted_zone,
+                    "ChangeBatch": { "Changes": plan.changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
+                }),
+            );
+            self.push(Hold::Record(RecordHold {
+                key: d.path.clone(),
+                zone: d.hosted_zone.clone(),
+                name: plan.name.clone(),
+                ours: plan.ours.clone(),
+                before: plan.before.clone(),
+                written: Done::Maybe,
+            }));
+        }
+        let mut zones: Vec<&str> = plans.iter().map(|(_, d, _)| d.hosted_zone.as_str()).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        // One submission a zone, beside each other.
+        let outcomes = std::thread::scope(|s| {
+            let submit = |zone: &str| {
+                let of: Vec<_> = plans.iter().filter(|(_, d, _)| d.hosted_zone == zone).collect();
+                let pieces = of.iter().map(|(_, _, p)| p.changes.clone()).collect();
+                let ends = self.shared.zones.submit(&self.shared.aws, zone, pieces, scope);
+                of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
+            };
+            let (last, others) = match zones.split_last() {
+                Some((last, others)) => (vec![*last], others.to_vec()),
+                None => (Vec::new(), Vec::new()),
+            };
+            let beside: Vec<_> = others
+                .into_iter()
+                .map(|z| s.spawn(move || crate::log::in_domain(&self.config.name, || submit(z))))
+                .collect();
+            let mut all: Vec<_> = last.into_iter().flat_map(submit).collect();
+            all.extend(beside.into_iter().filter_map(|t| t.join().ok()).flatten());
+            all
+        });
+        for (i, outcome) in outcomes {
+            let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
+            results[i] = Some(match outcome {
+                Ok(()) => {
+                    self.with_record(&d.path, |h| h.written = Done::Yes);
+                    log::info!("{}: {}", d.path, plan.summary());
+                    Ok(())
+                }
+                Err(e) => {
+                    if !matches!(e.class(), Class::Halted(_) | Class::Ambiguous) {
+                        self.drop_hold(&d.path);
+                    }
+                    let what = format!("write {} in hosted zone {}", plan.name, d.hosted_zone);
+                    Err(Failure::api(&what, &e))
+                }
+            });
+        }
+        results.into_iter().map(|r| r.unwrap_or_else(|| Err(Failure::new("cannot write a record: a thread panicked")))).collect()
+    }
+
+    fn plan_record(
+        &self,
+        d: &RecordDirective,
+        read: Result<Read, Failure>,
+        scope: &Scope,
+    ) -> Result<Plan, Failure> {
+        let mut read = read?;
+        if self.shared.clock.now().since(read.at) > STALE {
+            read = self.read_record(d, scope)?;
+        }
+        let facts = self.addresses(scope);
+        let plan = records::plan(&read.sets, &read.name, d.ttl, &facts.primary_ipv4, &facts.primary_ipv6)
+            .map_err(|e| Failure::new(e.to_string()))?;
+        for warning in &plan.warnings {
+            log::warn!("{}: {warning}", d.path);
+        }
+        if facts.primary_ipv4.is_empty() && facts.primary_ipv6.is_empty() {
+            log::info!("{}: this instance has no public address: nothing to do for {}", d.path, read.name);
+        } else if plan.changes.is_empty() {
+            log::info!("{}: {} is as it should be", d.path, read.name);
+        }
+        Ok(plan)
+    }
+
+    /// The facts; an address that was not there at first (an elastic one is associated late) is asked for again.
+    fn addresses(&self, scope: &Scope) -> std::sync::Arc<crate::model::Facts> {
+        let facts = self.shared.facts();
+        if !facts.primary_ipv4.is_empty() {
+            return facts;
+        }
+        let mut fresh = (*facts).clone();
+        match self.shared.imds.refresh_public_addresses(scope, &mut fresh) {
+            Ok(_) => {
+                let fresh = std::sync::Arc::new(fresh);
+                *self.shared.facts.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh.clone();
+                fresh
+            }
+            Err(e) => {
+                log::warn!("cannot ask again for a public address: {e}");
+                facts
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Putting everything back, last in, first out.
+//!
+//! A roll-back is never interrupted and never stops at its first error. "Already gone" counts as done. What it cannot
+//! put back it names: a person must look at it. It never forces a detachment and never unmounts lazily.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
+use super::{DomainRun, Failure};
+use crate::aws::Class;
+use crate::aws::ec2::AttachmentState;
+use crate::plan::records::{Now, compare, undo};
+use crate::plan::volumes::{Standing, standing};
+use crate::plan::tags;
+use crate::scope::Scope;
+use crate::sys::mounts;
+
+/// How often an exact DELETE that was refused is tried again when a look says that the record is still ours.
+const RECORD_TRIES: usize = 4;
+
+impl DomainRun {
+    /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
+    pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
+        let mut left = Vec::new();
+        for hold in self.take_holds(key) {
+            let outcome = match hold {
+                Hold::Record(r) => self.restore_record(&r, scope),
+                Hold::Volume(v) => self.release_volume(v, scope),
+            };
+            if let Err(what) = outcome {
+                log::error!("not rolled back: {what}");
+                left.push(what);
+            }
+        }
+        left
+    }
+
+    fn restore_record(&self, r: &RecordHold, scope: &Scope) -> Result<(), String> {
+        let what = format!("{} in hosted zone {}", r.name, r.zone);
+        let failed = |why: &dyn std::fmt::Display| {
+            let was = if r.before.is_empty() { "removed".to_owned() } else { describe(&r.before) };
+            format!("{what}: {why} (it should be {was} again)")
+        };
+        // An unconfirmed write is looked at first.
+        let mut look = r.written != Done::Yes;
+        let mut pause = Duration::from_millis(500);
+        for _ in 0..RECORD_TRIES {
+            if look {
+                let now = self
+                    .shared
+                    .aws
+                    .list_record_sets(scope, &r.zone, &r.name)
+                    .map_err(|e| failed(&format!("cannot look at it: {e}")))?;
+                match compare(&now, &r.ours, &r.before) {
+                    Now::Ours => {}
+                    Now::Before => {
+                        log::info!("{what} is as it was");
+                        return Ok(());
+                    }
+                    Now::Foreign => {
+                        log::warn!("{what} is somebody else's by now and left alone");
+                        return Ok(());
+                    }
+                }
+            }
+            let changes = undo(&r.ours, &r.before);
+            self.note_call(
+                "change_resource_record_sets",
+                json!({
+                    "HostedZoneId": r.zone,
+                    "ChangeBatch": { "Changes": changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
+                }),
+            );
+            let outcome = self.shared.zones.submit(&self.shared.aws, &r.zone, vec![changes], scope).pop();
+            match outcome {
+                Some(Ok(())) => {
+                    log::info!("{what} put back");
+                    return Ok(());
+                }
+                Some(Err(e)) if matches!(e.class(), Class::Conflict | Class::Ambiguous) => {
+                    log::info!("{what}: looking again: {e}");
+                    look = true;
+                }
+                Some(Err(e)) => return Err(failed(&e)),
+                None => return Err(failed(&"a thread panicked")),
+            }
+            scope.sleep(pause).map_err(|h| failed(&h))?;
+            pause *= 2;
+        }
+        Err(failed(&"it changes again and again"))
+    }
+
+    fn release_volume(&self, mut v: VolumeHold, scope: &Scope) -> Result<(), String> {
+        // What still writes tags must not do so after they are taken off.
+        if let Some(t) = v.tagging.take() {
+            let _ = t.join();
+        }
+        let Some(id) = self.volume_of(&v, scope)? else { return Ok(()) };
+        let attached = match v.attached {
+            Done::No => false,
+            Done::Yes => true,
+            Done::Maybe => self.is_here(&id, scope)?,
+        };
+        if attached {
+            self.let_go(&v, &id, scope)?;
+            self.restore_tags(&v, &id, scope);
+            self.detach(&v, &id, scope)?;
+        }
+        match v.origin {
+            Origin::Created => self.delete(&id, scope),
+            Origin::Claimed => Ok(()),
+            Origin::Adopted => {
+                log::info!("{id} is left in transit, for the next run to finish");
+                Ok(())
+            }
+        }
+    }
+
+    /// The volume's id; looked for by its token where the answer of CreateVolume is missing.
+    fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<String>, String> {
+        if let Some(id) = &v.volume_id {
+            return Ok(Some(id.clone()));
+        }
+        let Some(token) = &v.token else { return Ok(None) };
+        let mut pause = Duration::from_millis(500);
+        // Reads lag behind writes: an empty answer is believed only after some of them.
+        for _ in 0..4 {
+            let found = self
+                .find_by_token(token, scope)
+                .map_err(|f| format!("a volume that may have been created with the client token {token}: {f}"))?;
+            if let Some(found) = found {
+                return Ok(Some(found.id));
+            }
+            if scope.sleep(pause).is_err() {
+                break;
+            }
+            pause *= 2;
+        }
+        Ok(None)
+    }
+
+    /// Whether a claim with an unknown end worked.
+    fn is_here(&self, id: &str, scope: &Scope) -> Result<bool, String> {
+        let facts = self.shared.facts();
+        let mut pause = Duration::from_millis(500);
+        for round in 0.. {
+            let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
+            match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
+                Some(Standing::Here(_)) => return Ok(true),
+                // It may be an old picture: look some times before believing it.
+                Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
+                _ => return Ok(false),
+            }
+            if scope.sleep(pause).is_err() {
+                return Err(format!("{id}, which may be attached: no time left to look"));
+            }
+            pause *= 2;
+        }
+        Ok(false)
+    }
+
+    /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
+    fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
+        self.shared.runner.end_group(&v.key, scope);
+        let Some(disk) = &v.disk else { return Ok(()) };
+        mounts::unmount_all(&self.shared.root, disk, &self.shared.mounts_before, scope)
+            .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
+    }
+
+    /// Takes our tags off while the volume is still ours; afterwards they may be another's.
+    fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
+        let aws = &self.shared.aws;
+        let me = self.shared.facts().instance_id.clone();
+        let outcome = match v.origin {
+            // It is deleted next.
+            Origin::Created => Ok(()),
+            Origin::Claimed => {
+                let ours =
+                    [(tags::TRANSC_ID, Some(self.shared.transaction_id.as_str())), (tags::OWNER, Some(me.as_str()))];
+                self.note_call("delete_tags", json!({ "Resources": [id], "Tags": [{"Key": tags::TRANSC_ID}, {"Key": tags::OWNER}] }));
+                aws.delete_tags(scope, &[id], &ours).and_then(|()| match &v.owner_before {
+                    Some(before) if *before != me => {
+                        aws.create_tags(scope, &[id], &[(tags::OWNER, before)])
+                    }
+                    _ => Ok(()),
+                })
+            }
+            Origin::Adopted => match &v.token {
+                Some(token) if v.transit_removed => {
+                    aws.create_tags(scope, &[id], &[(tags::IN_TRANSIT, token)])
+                }
+                _ => Ok(()),
+            },
+        };
+        if let Err(e) = outcome {
+            log::warn!("cannot take our tags off {id} (they block nothing): {e}");
+        }
+    }
+
+    fn detach(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
+        let facts = self.shared.facts();
+        let me = facts.instance_id.as_str();
+        let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
+        self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": me }));
+        let mut pause = Duration::from_millis(250);
+        let mut asked = false;
+        loop {
+            if !asked {
+                match self.shared.aws.detach_volume(scope, id, me) {
+                    Ok(()) => asked = true,
+                    // It was detached already, by an earlier try or by somebody else.
+                    Err(e) if matches!(e.class(), Class::Gone | Class::Conflict) => asked = true,
+                    Err(e) if e.class() == Class::Ambiguous => log::debug!("{id}: {e}: looking"),
+                    Err(e) => return Err(stays(&Failure::api("detach it", &e))),
+                }
+            }
+            match self.describe(scope, id).map_err(|f| stays(&f))? {
+                None => return Ok(()),
+                Some(now) => match standing(&now, me, &facts.zone) {
+                    Standing::Here(_) => {
+                        if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) {
+                            return Err(stays(&"EC2 says busy: something on this machine still holds it"));
+                        }
+                    }
+                    Standing::Changing(_) => {}
+                    Standing::Free | Standing::Absent(_) | Standing::Broken(_) => {
+                        log::info!("{id} detached");
+                        return Ok(());
+                    }
+                },
+            }
+            scope.sleep(pause).map_err(|h| stays(&h))?;
+            pause = (pause * 2).min(Duration::from_secs(4));
+        }
+    }
+
+    fn delete(&self, id: &str, scope: &Scope) -> Result<(), String> {
+        self.note_call("delete_volume", json!({ "VolumeId": id }));
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match self.shared.aws.delete_volume(scope, id) {
+                Ok(()) => {
+                    log::info!("{id} deleted: this run created it");
+                    return Ok(());
+                }
+                Err(e) if e.class() == Class::Gone => return Ok(()),
+                // Just detached, or still being created.
+                Err(e) if matches!(e.class(), Class::Conflict | Class::Ambiguous | Class::TooEarly) => {
+                    scope.sleep(pause).map_err(|h| format!("{id}, which this run created, exists still: {e}: {h}"))?;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                }
+                Err(e) => return Err(format!("{id}, which this run created, exists still: {}", Failure::api("delete it", &e))),
+            }
+        }
+    }
+}
+
+fn describe(sets: &[crate::aws::route53::RecordSet]) -> String {
+    sets.iter()
+        .map(|s| format!("{} {} (ttl {})", s.kind, s.values.join(" "), s.ttl.unwrap_or_default()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,372 @@
+//! One `attach-volume` directive: the first look, then its sources in order, until a disk is usable.
+//!
+//! The next source is tried only when this one is *proven* absent. Whatever is denied, throttled, timed out or
+//! ambiguous fails the directive: a blank volume in place of the data is the worst outcome of all.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::hold::{Committed, Done, Hold, Origin, VolumeHold};
+use super::{DomainRun, Failure, lock};
+use crate::aws::ec2::{Filter, Volume};
+use crate::config::{Source, VolumeDirective};
+use crate::plan::volumes::{self, Chooser, Found, Standing};
+use crate::plan::{create, tags};
+use crate::scope::Scope;
+
+/// A volume whose disk is usable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Acquired {
+    pub(crate) volume_id: String,
+    pub(crate) source: Source,
+    /// This run attached it (`{attach_op}`).
+    pub(crate) op: bool,
+    /// The node.
+    pub(crate) disk: PathBuf,
+}
+
+/// How a source ended without a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SourceEnd {
+    /// Proven: what it names is not to be had here. The next source may be tried.
+    Absent(String),
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<Failure> for SourceEnd {
+    fn from(f: Failure) -> SourceEnd {
+        SourceEnd::Failed(f)
+    }
+}
+
+/// How many claims may be lost in a row before the pool is read again.
+const LOSSES_BEFORE_REREAD: usize = 3;
+
+impl DomainRun {
+    /// Reads what the volume directives need to know: the domain's volumes in this zone, and those named by id.
+    pub(crate) fn read_volumes(&self, scope: &Scope) -> Result<Vec<Volume>, Failure> {
+        let pools = self.config.volumes.iter().any(|d| d.sources.iter().any(|s| *s != Source::Existing));
+        let ids: Vec<String> = self
+            .config
+            .volumes
+            .iter()
+            .filter(|d| d.sources.contains(&Source::Existing))
+            .filter_map(|d| d.volume_id.clone())
+            .collect();
+        std::thread::scope(|s| {
+            // Beside each other, on two connections; the claims use them afterwards.
+            let by_id = (!ids.is_empty() && pools).then(|| {
+                s.spawn(|| crate::log::in_domain(&self.config.name, || self.describe_ids(scope, &ids)))
+            });
+            let mut all = if pools { self.describe_domain(scope)? } else { Vec::new() };
+            let named = match by_id {
+                Some(t) => t.join().map_err(|_| Failure::new("cannot read volumes: a thread panicked"))??,
+                None if ids.is_empty() => Vec::new(),
+                None => self.describe_ids(scope, &ids)?,
+            };
+            for v in named {
+                if !all.iter().any(|a| a.id == v.id) {
+                    all.push(v);
+                }
+            }
+            Ok(all)
+        })
+    }
+
+    /// The volumes of this domain in this zone.
+    pub(crate) fn describe_domain(&self, scope: &Scope) -> Result<Vec<Volume>, Failure> {
+        let filters = [
+            Filter::exact(format!("tag:{}", tags::DOMAIN), &[&self.config.name]),
+            Filter::exact("availability-zone", &[&self.shared.facts().zone]),
+        ];
+        self.shared
+            .aws
+            .describe_volumes(scope, &filters)
+            .map_err(|e| Failure::api(&format!("list the volumes of domain '{}'", self.config.name), &e))
+    }
+
+    /// Volumes by id; those that do not exist are left out.
+    pub(crate) fn describe_ids(&self, scope: &Scope, ids: &[String]) -> Result<Vec<Volume>, Failure> {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        self.shared
+            .aws
+            .describe_volumes(scope, &[Filter::exact("volume-id", &ids)])
+            .map_err(|e| Failure::api(&format!("describe {}", ids.join(", ")), &e))
+    }
+
+    /// One volume by id.
+    pub(crate) fn describe(&self, scope: &Scope, id: &str) -> Result<Option<Volume>, Failure> {
+        Ok(self.describe_ids(scope, &[id.to_owned()])?.into_iter().find(|v| v.id == id))
+    }
+
+    /// Gets the directive its volume. `read` is what [`DomainRun::read_volumes`] found.
+    pub(crate) fn acquire(&self, d: &VolumeDirective, read: &[Volume], scope: &Scope) -> Result<Acquired, Failure> {
+        let me = self.shared.facts().instance_id.clone();
+        let found = volumes::first_look(d, &self.config.volumes, &self.config.name, read, &me)
+            .map_err(|e| Failure::new(e.to_string()))?;
+        if let Some(found) = found {
+            return self.use_found(d, &found, read, scope);
+        }
+        let mut tried = Vec::new();
+        for source in &d.sources {
+            let end = match source {
+                Source::Existing => self.source_existing(d, read, scope),
+                Source::Pool => self.source_pool(d, read, scope),
+                Source::Create => self.source_create(d, read, scope),
+            };
+            match end {
+                Ok(a) => return Ok(a),
+                Err(SourceEnd::Failed(f)) => return Err(f),
+                Err(SourceEnd::Absent(why)) => {
+                    log::info!("{}: source {}: {why}", d.path, source.letter());
+                    tried.push(format!("{}: {why}", source.letter()));
+                }
+            }
+        }
+        Err(Failure::new(format!("no volume to be had ({})", tried.join("; "))))
+    }
+
+    /// A volume that is attached here already is used as it is.
+    pub(crate) fn use_found(
+        &self,
+        d: &VolumeDirective,
+        found: &Found,
+        read: &[Volume],
+        scope: &Scope,
+    ) -> Result<Acquired, Failure> {
+        let volume = read.iter().find(|v| v.id == found.volume_id);
+        let owner = volume.and_then(|v| v.tag(tags::OWNER));
+        let transit = volume.and_then(|v| v.tag(tags::IN_TRANSIT));
+        let mine = owner == Some(self.shared.facts().instance_id.as_str());
+        lock(&self.shared.taken).insert(found.volume_id.clone());
+        let mut unfinished = false;
+        if let Some(token) = transit {
+            // An earlier run made it and was cut off before the first command ran on it: go on where it stopped.
+            log::info!("{}: finishing {}, which an earlier run created", d.path, found.volume_id);
+            unfinished = true;
+            self.push(Hold::Volume(VolumeHold {
+                volume_id: Some(found.volume_id.clone()),
+                token: Some(token.to_owned()),
+                attached: Done::Yes,
+                ..self.new_hold(d, Origin::Adopted, &found.device)
+            }));
+            self.end_transit(d, &found.volume_id, scope)?;
+        } else if let Some(left) = volume.and_then(|v| v.tag(tags::TRANSC_ID)).filter(|_| mine) {
+            // Its application may be running: it is not ours to take away, but the tag is ours to remove.
+            lock(&self.committed).push(Committed {
+                volume_id: found.volume_id.clone(),
+                created: false,
+                transc_id: left.to_owned(),
+                used: false,
+            });
+        }
+        let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
+        self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        log::info!("{}: {} is attached already, as {}", d.path, found.volume_id, disk.display());
+        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk })
+    }
+
+    pub(crate) fn new_hold(&self, d: &VolumeDirective, origin: Origin, device: &str) -> VolumeHold {
+        VolumeHold {
+            key: d.path.clone(),
+            volume_id: None,
+            token: None,
+            origin,
+            attached: Done::No,
+            device: device.to_owned(),
+            disk: None,
+            owner_before: None,
+            transit_removed: false,
+            tagging: None,
+        }
+    }
+
+    /// Source `x`.
+    fn source_existing(&self, d: &VolumeDirective, read: &[Volume], scope: &Scope) -> Result<Acquired, SourceEnd> {
+        let Some(id) = d.volume_id.clone() else {
+            return Err(Failure::new("source x without volume-id").into());
+        };
+        let mut seen = read.iter().find(|v| v.id == id).cloned();
+        let mut said = false;
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let Some(v) = seen else { return Err(SourceEnd::Absent(format!("{id} does not exist"))) };
+            let facts = self.shared.facts();
+            match volumes::standing(&v, &facts.instance_id, &facts.zone) {
+                Standing::Absent(why) => return Err(SourceEnd::Absent(format!("{id}: {why}"))),
+                Standing::Broken(why) => return Err(Failure::new(format!("cannot use {id}: {why}")).into()),
+                Standing::Changing(what) => {
+                    if !std::mem::replace(&mut said, true) {
+                        log::info!("{}: waiting for {id}: {what}", d.path);
+                    }
+                    let waiting = |h| Failure::halted(format!("cannot use {id}: it is still {what}"), h);
+                    self.sleep(scope, pause).map_err(waiting)?;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                // It came here between the two looks: somebody else on this instance did that.
+                Standing::Here(device) if d.device.as_ref().is_some_and(|w| !same(w, &device)) => {
+                    let why = format!("{id} was attached to this instance as {device} by somebody else");
+                    return Err(Failure::new(why).into());
+                }
+                Standing::Here(device) => {
+                    let found = Found { volume_id: id.clone(), device, source: Source::Existing };
+                    return Ok(self.use_found(d, &found, std::slice::from_ref(&v), scope)?);
+                }
+                Standing::Free => match self.claim(d, &v, Origin::Claimed, scope)? {
+                    Ok(device) => return Ok(self.finish_claim(d, &v, Source::Existing, &device, scope)?),
+                    Err(lost) => log::info!("{}: {id}: {lost}", d.path),
+                },
+            }
+            seen = self.describe(scope, &id)?;
+        }
+    }
+
+    /// Source `p`.
+    fn source_pool(&self, d: &VolumeDirective, read: &[Volume], scope: &Scope) -> Result<Acquired, SourceEnd> {
+        let Some(pool) = d.pool_name.as_deref() else {
+            return Err(Failure::new("source p without pool-name").into());
+        };
+        let mut fresh: Option<Vec<Volume>> = None;
+        let mut said = false;
+        let mut losses_ever = 0u32;
+        loop {
+            let volumes = fresh.as_deref().unwrap_or(read);
+            // A claim of ours whose answer was lost shows up here, after a reading.
+            if fresh.is_some()
+                && let Some(found) = volumes::first_look(
+                    d,
+                    &self.config.volumes,
+                    &self.config.name,
+                    volumes,
+                    &self.shared.facts().instance_id,
+                )
+                .map_err(|e| Failure::new(e.to_string()))?
+            {
+                return Ok(self.use_found(d, &found, volumes, scope)?);
+            }
+            let c = self.pool_candidates(d, pool, volumes);
+            let mut losses = 0;
+            for id in &c.ids {
+                let Some(v) = volumes.iter().find(|v| v.id == *id) else { continue };
+                if !lock(&self.shared.taken).insert(id.clone()) {
+                    continue;
+                }
+                match self.claim(d, v, Origin::Claimed, scope) {
+                    Ok(Ok(device)) => return Ok(self.finish_claim(d, v, Source::Pool, &device, scope)?),
+                    Ok(Err(lost)) => {
+                        lock(&self.shared.taken).remove(id);
+                        log::info!("{}: {id}: {lost}; trying the next one", d.path);
+                        losses += 1;
+                        losses_ever += 1;
+                        if losses == LOSSES_BEFORE_REREAD {
+                            break;
+                        }
+                    }
+                    Err(f) => {
+                        lock(&self.shared.taken).remove(id);
+                        return Err(f.into());
+                    }
+                }
+            }
+            let facts = self.shared.facts();
+            if losses == 0 && c.changing == 0 {
+                let why = match (c.pool_size, c.in_transit) {
+                    (0, _) => format!("pool '{pool}' has no volume in {}", facts.zone),
+                    (n, 0) => format!("all {n} volumes of pool '{pool}' in {} are taken", facts.zone),
+                    (n, t) => format!(
+                        "the {n} volumes of pool '{pool}' in {} are taken, or ({t}) still being made by another instance",
+                        facts.zone
+                    ),
+                };
+                return Err(SourceEnd::Absent(why));
+            }
+            if losses == 0 && !std::mem::replace(&mut said, true) {
+                log::info!("{}: pool '{pool}': waiting for {} volumes that are being made or freed", d.path, c.changing);
+            }
+            // Jitter by the instance: a crowd must not read the list in step.
+            let spread = volumes::spread(&facts.instance_id, &losses_ever.to_string()) % 1000;
+            let pause = if losses > 0 { Duration::from_millis(spread) } else { Duration::from_millis(1000 + spread) };
+            let waiting = |h| Failure::halted(format!("no volume of pool '{pool}' became free"), h);
+            self.sleep(scope, pause).map_err(waiting)?;
+            fresh = Some(self.describe_domain(scope)?);
+        }
+    }
+
+    fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
+        let facts = self.shared.facts();
+        let token = create::client_token(&facts.instance_id, &self.config.name, d, 0);
+        let by = Chooser {
+            me: &facts.instance_id,
+            zone: &facts.zone,
+            launch_index: facts.launch_index,
+            now: self.shared.clock.corrected(),
+            token: d.create.is_some().then_some(token.as_str()),
+            seed: self.shared.seed,
+        };
+        volumes::candidates(all, &self.config.name, pool, d.pool_pref, by)
+    }
+
+    /// After a claim that won: our tags beside the wait for the disk.
+    pub(crate) fn finish_claim(
+        &self,
+        d: &VolumeDirective,
+        v: &Volume,
+        source: Source,
+        device: &(String, crate::sys::block::NameSnapshot),
+        scope: &Scope,
+    ) -> Result<Acquired, Failure> {
+        // A volume of the pool that was left in transit by this directive: finish what was begun.
+        let transit = v.tag(tags::IN_TRANSIT).is_some();
+        if source != Source::Create {
+            let (run, id) = (self.shared.clone(), v.id.clone());
+            let owner = self.shared.facts().instance_id.clone();
+            let noted = json!([{ "Key": tags::OWNER, "Value": owner }, { "Key": tags::TRANSC_ID, "Value": run.transaction_id }]);
+            self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
+            let (domain, scope) = (self.config.name.clone(), scope.clone());
+            let job = std::thread::Builder::new().name("tag".into()).spawn(move || {
+                crate::log::in_domain(&domain, || {
+                    let ours = [(tags::OWNER, owner.as_str()), (tags::TRANSC_ID, run.transaction_id.as_str())];
+                    if let Err(e) = run.aws.create_tags(&scope, &[&id], &ours) {
+                        log::warn!("cannot tag {id} as ours (it is ours all the same): {e}");
+                    }
+                });
+            });
+            let before = v.tag(tags::OWNER).map(str::to_owned);
+            self.with_volume(&d.path, |h| {
+                h.tagging = job.ok();
+                h.owner_before = before;
+            });
+        }
+        let disk = std::thread::scope(|s| {
+            // Off before the first command, and known to be off; the disk comes meanwhile.
+            let ended = transit.then(|| {
+                s.spawn(move || crate::log::in_domain(&self.config.name, || self.end_transit(d, &v.id, scope)))
+            });
+            let disk = self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope);
+            if let Some(t) = ended {
+                t.join().map_err(|_| Failure::new("cannot untag a volume: a thread panicked"))??;
+            }
+            disk
+        })?;
+        self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());
+        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk })
+    }
+
+    /// Takes the in-transit tag off: from here on the volume may carry data, and no clean-up deletes it.
+    fn end_transit(&self, d: &VolumeDirective, id: &str, scope: &Scope) -> Result<(), Failure> {
+        self.note_call("delete_tags", json!({ "Resources": [id], "Tags": [{ "Key": tags::IN_TRANSIT }] }));
+        self.with_volume(&d.path, |h| h.transit_removed = true);
+        self.shared
+            .aws
+            .delete_tags(scope, &[id], &[(tags::IN_TRANSIT, None)])
+            .map_err(|e| Failure::api(&format!("remove {} from {id}", tags::IN_TRANSIT), &e))
+    }
+}
+
+fn same(a: &str, b: &str) -> bool {
+    crate::plan::devices::same_device(a, b)
+}

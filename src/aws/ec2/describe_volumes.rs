@@ -1,0 +1,152 @@
+//! The volumes that fit some filters, all pages of them.
+//!
+//! Filters, never ids: an unknown id would fail the whole request. The order of the answer means nothing; a page may
+//! be empty and not be the last.
+//!
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeVolumes.html>
+
+use super::VERSION;
+use super::volume::{self, Volume};
+use crate::aws::client::{Call, Repeat};
+use crate::aws::endpoint::Service;
+use crate::aws::error::ApiError;
+use crate::aws::query::Form;
+use crate::aws::{Aws, xml};
+use crate::scope::Scope;
+
+const PAGE: &str = "500";
+
+/// A filter: a volume fits that has one of the values. `*` and `?` in a value are wildcards; see [`escape_filter`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Such as `tag:user:ec2fd.domain`, `availability-zone`, `volume-id`.
+    pub(crate) name: String,
+    /// At most 200.
+    pub(crate) values: Vec<String>,
+}
+
+impl Filter {
+    /// A filter for values as they are.
+    pub(crate) fn exact(name: impl Into<String>, values: &[&str]) -> Filter {
+        Filter { name: name.into(), values: values.iter().map(|v| escape_filter(v)).collect() }
+    }
+}
+
+/// Makes a text mean itself in a filter.
+pub(crate) fn escape_filter(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+impl Aws {
+    /// All volumes that fit all filters.
+    pub(crate) fn describe_volumes(&self, scope: &Scope, filters: &[Filter]) -> Result<Vec<Volume>, ApiError> {
+        let mut all: Vec<Volume> = Vec::new();
+        let mut token = String::new();
+        loop {
+            let body = request(filters, &token);
+            let call = Call::form(Service::Ec2, "DescribeVolumes", body, Repeat::Safe);
+            // The page is gone before the next one comes.
+            let (volumes, next) = self.client.call(scope, &call, parse)?;
+            all.extend(volumes);
+            match next {
+                Some(next) => token = next,
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+fn request(filters: &[Filter], token: &str) -> String {
+    let mut form = Form::new("DescribeVolumes", VERSION);
+    for (n, filter) in (1..).zip(filters) {
+        form.add(&format!("Filter.{n}.Name"), &filter.name);
+        let values: Vec<&str> = filter.values.iter().map(String::as_str).collect();
+        form.add_all(&format!("Filter.{n}.Value"), &values);
+    }
+    form.add("MaxResults", PAGE);
+    if !token.is_empty() {
+        form.add("NextToken", token);
+    }
+    form.into_body()
+}
+
+fn parse(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
+    let document = xml::parse(body)?;
+    let root = document.root_element();
+    if root.tag_name().name() != "DescribeVolumesResponse" {
+        return Err(format!("the answer is a {}", root.tag_name().name()));
+    }
+    let volumes = xml::items(root, "volumeSet").filter_map(volume::read).collect();
+    Ok((volumes, xml::text(root, "nextToken").map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AttachmentState, VolumeState};
+    use super::*;
+
+    #[test]
+    fn the_request_is_botocores() {
+        let f = [Filter { name: "tag:a".into(), values: vec!["x".into(), "y".into()] }];
+        assert_eq!(
+            request(&f, "t"),
+            "Action=DescribeVolumes&Version=2016-11-15&Filter.1.Name=tag%3Aa&Filter.1.Value.1=x&Filter.1.Value.2=y\
+             &MaxResults=500&NextToken=t"
+        );
+        assert_eq!(Filter::exact("n", &["a*b?c\\d"]).values, ["a\\*b\\?c\\\\d"]);
+    }
+
+    const PAGE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeVolumesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+  <requestId>r</requestId>
+  <volumeSet>
+    <item>
+      <volumeId>vol-1</volumeId><size>80</size><snapshotId/><availabilityZone>us-east-1a</availabilityZone>
+      <status>in-use</status><createTime>2013-12-18T22:35:00.084Z</createTime>
+      <attachmentSet><item><volumeId>vol-1</volumeId><instanceId>i-1</instanceId><device>/dev/sdh</device>
+        <status>attaching</status><deleteOnTermination>true</deleteOnTermination></item></attachmentSet>
+      <tagSet><item><key>k &amp; l</key><value/></item><item><key>m</key><value> v </value></item></tagSet>
+      <volumeType>standard</volumeType><multiAttachEnabled>false</multiAttachEnabled>
+      <operator><managed>false</managed></operator>
+    </item>
+    <item><volumeId>vol-2</volumeId><status>nova</status><multiAttachEnabled>true</multiAttachEnabled>
+      <operator><managed>true</managed></operator></item>
+    <item><size>1</size></item>
+  </volumeSet>
+  <nextToken>abc</nextToken>
+</DescribeVolumesResponse>"#;
+
+    #[test]
+    fn a_page_becomes_volumes() {
+        let (volumes, next) = parse(PAGE.as_bytes()).unwrap();
+        assert_eq!((volumes.len(), next.as_deref()), (2, Some("abc")));
+        let v = &volumes[0];
+        assert_eq!((v.id.as_str(), v.size, v.zone.as_str(), v.state), ("vol-1", 80, "us-east-1a", VolumeState::InUse));
+        assert_eq!(v.create_time.unwrap().unix_timestamp(), 1_387_406_100);
+        assert_eq!((v.snapshot_id.clone(), v.multi_attach, v.operator_managed), (None, false, false));
+        assert_eq!((v.tag("k & l"), v.tag("m"), v.tag("x")), (Some(""), Some(" v "), None));
+        let a = v.attachment_to("i-1").unwrap();
+        assert_eq!(
+            (a.device.as_str(), a.state, a.delete_on_termination),
+            ("/dev/sdh", AttachmentState::Attaching, true)
+        );
+        let w = &volumes[1];
+        assert!(w.multi_attach && w.operator_managed && w.state == VolumeState::Other && w.create_time.is_none());
+    }
+
+    #[test]
+    fn an_empty_token_is_the_end_and_garbage_is_named() {
+        let end = "<DescribeVolumesResponse><volumeSet/><nextToken/></DescribeVolumesResponse>";
+        assert_eq!(parse(end.as_bytes()).unwrap(), (vec![], None));
+        assert_eq!(parse(b"<html/>").unwrap_err(), "the answer is a html");
+        assert!(parse(b"<a").unwrap_err().starts_with("the answer is not XML: "));
+        assert_eq!(parse(b"\xff").unwrap_err(), "the answer is not UTF-8");
+    }
+}

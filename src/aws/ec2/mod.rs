@@ -1,0 +1,25 @@
+//! EC2: volumes and their tags. One file for each action, with its request and the reading of its answer.
+
+mod attach_volume;
+mod create_volume;
+mod delete_volume;
+mod describe_volumes;
+mod detach_volume;
+mod tags;
+mod volume;
+
+pub(crate) use describe_volumes::Filter;
+#[cfg(test)]
+pub(crate) use volume::Attachment;
+pub(crate) use volume::{AttachmentState, Volume, VolumeState};
+
+const VERSION: &str = "2016-11-15";
+
+/// For answers of which only their coming counts.
+fn named(body: &[u8], want: &str) -> Result<(), String> {
+    let document = super::xml::parse(body)?;
+    match document.root_element().tag_name().name() {
+        name if name == want => Ok(()),
+        other => Err(format!("the answer is a {other}")),
+    }
+}

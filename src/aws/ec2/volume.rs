@@ -1,0 +1,150 @@
+//! A volume, as far as this program looks at one. Small: a pool may have thousands.
+//!
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Volume.html>
+
+use roxmltree::Node;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::aws::xml;
+
+/// `status` of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VolumeState {
+    Creating,
+    Available,
+    InUse,
+    Deleting,
+    Deleted,
+    Error,
+    /// One that is newer than this program.
+    Other,
+}
+
+/// `status` of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachmentState {
+    Attaching,
+    Attached,
+    Detaching,
+    Detached,
+    Busy,
+    /// One that is newer than this program.
+    Other,
+}
+
+impl VolumeState {
+    /// As EC2 writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            VolumeState::Creating => "creating",
+            VolumeState::Available => "available",
+            VolumeState::InUse => "in-use",
+            VolumeState::Deleting => "deleting",
+            VolumeState::Deleted => "deleted",
+            VolumeState::Error => "error",
+            VolumeState::Other => "unknown",
+        }
+    }
+}
+
+impl AttachmentState {
+    /// Whether it is on its way out.
+    pub(crate) fn is_ending(self) -> bool {
+        matches!(self, AttachmentState::Detaching | AttachmentState::Detached)
+    }
+}
+
+/// An attachment of a volume to an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    /// Empty if it is not an instance's.
+    pub(crate) instance_id: String,
+    /// The requested name, `/dev/xvdf`.
+    pub(crate) device: String,
+    pub(crate) state: AttachmentState,
+    pub(crate) delete_on_termination: bool,
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// `vol-…`.
+    pub(crate) id: String,
+    pub(crate) state: VolumeState,
+    /// Such as `eu-west-1a`.
+    pub(crate) zone: String,
+    /// GiB.
+    pub(crate) size: u64,
+    /// `multiAttachEnabled`.
+    pub(crate) multi_attach: bool,
+    /// Another service manages it: attach and detach of ours would be refused.
+    pub(crate) operator_managed: bool,
+    pub(crate) create_time: Option<OffsetDateTime>,
+    pub(crate) snapshot_id: Option<String>,
+    pub(crate) attachments: Vec<Attachment>,
+    pub(crate) tags: Vec<(String, String)>,
+}
+
+impl Volume {
+    /// The value of a tag.
+    pub(crate) fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+/// Reads the volume in an element; `None` if it has no id.
+pub(super) fn read(node: Node<'_, '_>) -> Option<Volume> {
+    let own = |name: &str| xml::text(node, name).map(str::to_owned);
+    let is = |node: Node<'_, '_>, name: &str| xml::text(node, name) == Some("true");
+    let mut managed = xml::child(node, "operator").is_some_and(|o| is(o, "managed"));
+    let mut attachments = Vec::new();
+    for item in xml::items(node, "attachmentSet") {
+        managed |= ["associatedResource", "instanceOwningService"].iter().any(|n| xml::text(item, n).is_some());
+        attachments.push(Attachment {
+            instance_id: xml::text(item, "instanceId").unwrap_or_default().to_owned(),
+            device: xml::text(item, "device").unwrap_or_default().to_owned(),
+            state: attachment_state(xml::text(item, "status").unwrap_or_default()),
+            delete_on_termination: is(item, "deleteOnTermination"),
+        });
+    }
+    let tags = xml::items(node, "tagSet")
+        .filter_map(|t| Some((xml::whole_text(xml::child(t, "key")?), xml::child(t, "value").map(xml::whole_text))))
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect();
+    Some(Volume {
+        id: own("volumeId")?,
+        state: volume_state(xml::text(node, "status").unwrap_or_default()),
+        zone: own("availabilityZone").unwrap_or_default(),
+        size: xml::text(node, "size").and_then(|s| s.parse().ok()).unwrap_or(0),
+        multi_attach: is(node, "multiAttachEnabled"),
+        operator_managed: managed,
+        create_time: xml::text(node, "createTime").and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok()),
+        snapshot_id: own("snapshotId"),
+        attachments,
+        tags,
+    })
+}
+
+fn volume_state(text: &str) -> VolumeState {
+    match text {
+        "creating" => VolumeState::Creating,
+        "available" => VolumeState::Available,
+        "in-use" => VolumeState::InUse,
+        "deleting" => VolumeState::Deleting,
+        "deleted" => VolumeState::Deleted,
+        "error" => VolumeState::Error,
+        _ => VolumeState::Other,
+    }
+}
+
+fn attachment_state(text: &str) -> AttachmentState {
+    match text {
+        "attaching" => AttachmentState::Attaching,
+        "attached" => AttachmentState::Attached,
+        "detaching" => AttachmentState::Detaching,
+        "detached" => AttachmentState::Detached,
+        "busy" => AttachmentState::Busy,
+        _ => AttachmentState::Other,
+    }
+}

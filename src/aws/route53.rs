@@ -1,0 +1,409 @@
+//! Route 53, REST-XML 2013-04-01: ListResourceRecordSets and ChangeResourceRecordSets.
+//!
+//! <https://docs.aws.amazon.com/Route53/latest/APIReference/API_ListResourceRecordSets.html>
+//! <https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeResourceRecordSets.html>
+
+use serde_json::{Value, json};
+
+use super::client::{Call, Repeat};
+use super::endpoint::Service;
+use super::{ApiError, Aws, Class, query, xml};
+use crate::scope::Scope;
+
+const LIST: &str = "ListResourceRecordSets";
+const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
+/// More sets than a name can have; 100 routed ones for each type.
+const MAX_PAGES: usize = 50;
+
+/// The elements of a ResourceRecordSet in the order of the schema: another order is refused.
+const SCHEMA: [&str; 15] = [
+    "Name",
+    "Type",
+    "SetIdentifier",
+    "Weight",
+    "Region",
+    "GeoLocation",
+    "Failover",
+    "MultiValueAnswer",
+    "TTL",
+    "ResourceRecords",
+    "AliasTarget",
+    "HealthCheckId",
+    "TrafficPolicyInstanceId",
+    "CidrRoutingConfig",
+    "GeoProximityLocation",
+];
+
+/// A record set, with everything that an exact DELETE or a restoring CREATE needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RecordSet {
+    /// As Route 53 writes names: lower case, with the final dot, odd characters as `\ooo`.
+    pub(crate) name: String,
+    /// `A`, `AAAA`, `CNAME`, ...
+    pub(crate) kind: String,
+    /// Seconds; none for an alias.
+    pub(crate) ttl: Option<i64>,
+    /// Values, in the order of Route 53; none for an alias.
+    pub(crate) values: Vec<String>,
+    /// What tells it from others of the same name and type, where they have a routing policy.
+    pub(crate) set_identifier: Option<String>,
+    /// All other elements (alias, weight, health check, ...), kept as they came.
+    other: Vec<Element>,
+}
+
+/// An element that is only kept to be written again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Element {
+    name: String,
+    text: String,
+    children: Vec<Element>,
+}
+
+impl RecordSet {
+    /// A set without a routing policy.
+    pub(crate) fn simple(name: &str, kind: &str, ttl: i64, values: &[String]) -> RecordSet {
+        RecordSet {
+            name: normalise(name),
+            kind: kind.to_owned(),
+            ttl: Some(ttl),
+            values: values.to_vec(),
+            ..RecordSet::default()
+        }
+    }
+
+    /// Whether both say the same. The order of values has no meaning.
+    pub(crate) fn same_content(&self, other: &RecordSet) -> bool {
+        let sorted = |s: &RecordSet| {
+            let mut v: Vec<String> = s.values.iter().map(|v| address(v)).collect();
+            v.sort();
+            v
+        };
+        self.name == other.name
+            && self.kind == other.kind
+            && self.ttl == other.ttl
+            && self.set_identifier == other.set_identifier
+            && self.other == other.other
+            && sorted(self) == sorted(other)
+    }
+
+    fn elements(&self) -> Vec<Element> {
+        let leaf = |name: &str, text: &str| Element { name: name.into(), text: text.into(), children: Vec::new() };
+        let mut all = vec![leaf("Name", &self.name), leaf("Type", &self.kind)];
+        all.extend(self.set_identifier.iter().map(|s| leaf("SetIdentifier", s)));
+        all.extend(self.ttl.iter().map(|t| leaf("TTL", &t.to_string())));
+        if !self.values.is_empty() {
+            let record = |v: &String| Element {
+                name: "ResourceRecord".into(),
+                children: vec![leaf("Value", v)],
+                ..Element::default()
+            };
+            let children = self.values.iter().map(record).collect();
+            all.push(Element { name: "ResourceRecords".into(), children, ..Element::default() });
+        }
+        all.extend(self.other.iter().cloned());
+        // What the schema of today does not know comes last, as it came.
+        all.sort_by_key(|e| SCHEMA.iter().position(|s| *s == e.name).unwrap_or(SCHEMA.len()));
+        all
+    }
+}
+
+/// An address in its one spelling: Route 53 and the metadata service need not write IPv6 alike.
+fn address(value: &str) -> String {
+    value.parse::<std::net::IpAddr>().map_or_else(|_| value.to_owned(), |a| a.to_string())
+}
+
+/// What a change does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Create,
+    Delete,
+    Upsert,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Action::Create => "CREATE",
+            Action::Delete => "DELETE",
+            Action::Upsert => "UPSERT",
+        }
+    }
+}
+
+/// One change of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    action: Action,
+    /// The set that it is about.
+    pub(crate) set: RecordSet,
+}
+
+impl Change {
+    /// Writes the set, whatever of its name and type was there.
+    pub(crate) fn upsert(set: RecordSet) -> Change {
+        Change { action: Action::Upsert, set }
+    }
+
+    /// Writes the set if nothing of its name and type is there.
+    pub(crate) fn create(set: RecordSet) -> Change {
+        Change { action: Action::Create, set }
+    }
+
+    /// Deletes the set if it is there exactly so.
+    pub(crate) fn delete(set: RecordSet) -> Change {
+        Change { action: Action::Delete, set }
+    }
+
+    /// Whether it is an UPSERT, which counts twice in Route 53's limits.
+    pub(crate) fn is_upsert(&self) -> bool {
+        self.action == Action::Upsert
+    }
+
+    /// In AWS's names, for the transaction log.
+    pub(crate) fn to_json(&self) -> Value {
+        let s = &self.set;
+        let mut set = json!({ "Name": s.name, "Type": s.kind });
+        if let Some(ttl) = s.ttl {
+            set["TTL"] = json!(ttl);
+            set["ResourceRecords"] = s.values.iter().map(|v| json!({ "Value": v })).collect();
+        }
+        if let Some(id) = &s.set_identifier {
+            set["SetIdentifier"] = json!(id);
+        }
+        json!({ "Action": self.action.name(), "ResourceRecordSet": set })
+    }
+}
+
+/// A name as Route 53 writes it: lower case, with the final dot, and what is not `a-z 0-9 - _ .` as `\ooo`.
+pub(crate) fn normalise(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len() + 1);
+    let mut rest = name.as_bytes();
+    while let Some((b, tail)) = rest.split_first() {
+        rest = tail;
+        let octal = |d: &[u8]| {
+            d.iter().all(|c| matches!(c, b'0'..=b'7')).then(|| d.iter().fold(0u32, |n, c| n * 8 + u32::from(c - b'0')))
+        };
+        match tail.get(..3).and_then(octal) {
+            Some(n) if *b == b'\\' && n < 256 => {
+                bytes.push(u8::try_from(n).unwrap_or(b'?'));
+                rest = &tail[3..];
+            }
+            _ => bytes.push(*b),
+        }
+    }
+    let mut out = String::with_capacity(bytes.len() + 1);
+    for b in bytes {
+        match b.to_ascii_lowercase() {
+            b @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.') => out.push(char::from(b)),
+            b => out.push_str(&format!("\\{b:03o}")),
+        }
+    }
+    if !out.ends_with('.') {
+        out.push('.');
+    }
+    out
+}
+
+/// The root, if it is the answer that was asked for.
+fn root<'a, 'i>(doc: &'a roxmltree::Document<'i>, name: &str) -> Result<roxmltree::Node<'a, 'i>, String> {
+    match doc.root_element() {
+        r if r.tag_name().name() == name => Ok(r),
+        r => Err(format!("the answer is <{}>, not <{name}>", r.tag_name().name())),
+    }
+}
+
+/// Where a page begins: name, type and set identifier.
+type Start = (String, String, String);
+
+fn list(zone: &str, start: &Start) -> Call<'static> {
+    let (name, kind, identifier) = start;
+    // In the order in which SigV4 sorts them.
+    let mut q = Vec::new();
+    if !identifier.is_empty() {
+        q.push(format!("identifier={}", query::encode(identifier)));
+    }
+    q.push(format!("name={}", query::encode(name)));
+    if !kind.is_empty() {
+        q.push(format!("type={}", query::encode(kind)));
+    }
+    Call {
+        service: Service::Route53,
+        action: LIST,
+        region: None,
+        endpoint: None,
+        method: "GET",
+        path: format!("/2013-04-01/hostedzone/{}/rrset?{}", query::encode(zone), q.join("&")),
+        headers: Vec::new(),
+        body: String::new(),
+        repeat: Repeat::Safe,
+    }
+}
+
+fn parse_list(body: &[u8]) -> Result<(Vec<RecordSet>, Option<Start>), String> {
+    let doc = xml::parse(body)?;
+    let root = root(&doc, "ListResourceRecordSetsResponse")?;
+    let sets = xml::child(root, "ResourceRecordSets").ok_or("the answer has no ResourceRecordSets")?;
+    let sets = xml::children(sets, "ResourceRecordSet").map(record_set).collect::<Result<_, _>>()?;
+    let next = (xml::text(root, "IsTruncated") == Some("true")).then(|| {
+        let of = |name| xml::child(root, name).map(xml::whole_text).unwrap_or_default();
+        (of("NextRecordName"), of("NextRecordType"), of("NextRecordIdentifier"))
+    });
+    Ok((sets, next))
+}
+
+fn record_set(node: roxmltree::Node<'_, '_>) -> Result<RecordSet, String> {
+    let mut set = RecordSet::default();
+    for e in node.children().filter(roxmltree::Node::is_element) {
+        let text = xml::whole_text(e);
+        match e.tag_name().name() {
+            "Name" => set.name = normalise(text.trim()),
+            "Type" => set.kind = text.trim().to_owned(),
+            "SetIdentifier" => set.set_identifier = Some(text),
+            "TTL" => set.ttl = Some(text.trim().parse().map_err(|_| "a TTL is no number".to_owned())?),
+            "ResourceRecords" => {
+                let value = |r| xml::child(r, "Value").map(xml::whole_text).unwrap_or_default();
+                set.values = xml::children(e, "ResourceRecord").map(value).collect();
+            }
+            _ => set.other.push(element(e)),
+        }
+    }
+    if set.name.is_empty() || set.kind.is_empty() {
+        return Err("a record set has no name or type".to_owned());
+    }
+    Ok(set)
+}
+
+fn element(node: roxmltree::Node<'_, '_>) -> Element {
+    let children: Vec<Element> = node.children().filter(roxmltree::Node::is_element).map(element).collect();
+    let text = if children.is_empty() { xml::whole_text(node) } else { String::new() };
+    Element { name: node.tag_name().name().to_owned(), text, children }
+}
+
+fn change(zone: &str, changes: &[Change]) -> Call<'static> {
+    let mut body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><ChangeResourceRecordSetsRequest xmlns=\"{NAMESPACE}\"><ChangeBatch><Comment>ec2fleetd</Comment><Changes>");
+    for c in changes {
+        body.push_str("<Change><Action>");
+        body.push_str(c.action.name());
+        body.push_str("</Action><ResourceRecordSet>");
+        for e in c.set.elements() {
+            write(&e, &mut body);
+        }
+        body.push_str("</ResourceRecordSet></Change>");
+    }
+    body.push_str("</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>");
+    // UPSERTs may be repeated; a DELETE that worked and is repeated is refused.
+    let repeat = if changes.iter().all(Change::is_upsert) { Repeat::Safe } else { Repeat::Once };
+    Call {
+        service: Service::Route53,
+        action: "ChangeResourceRecordSets",
+        region: None,
+        endpoint: None,
+        method: "POST",
+        // The final slash belongs to the path that is signed.
+        path: format!("/2013-04-01/hostedzone/{}/rrset/", query::encode(zone)),
+        headers: vec![("content-type".to_owned(), "application/xml".to_owned())],
+        body,
+        repeat,
+    }
+}
+
+fn write(e: &Element, out: &mut String) {
+    out.push_str(&format!("<{}>", e.name));
+    out.push_str(&xml::escape(&e.text));
+    for c in &e.children {
+        write(c, out);
+    }
+    out.push_str(&format!("</{}>", e.name));
+}
+
+impl Aws {
+    /// All record sets of exactly this name, of all types.
+    pub(crate) fn list_record_sets(&self, scope: &Scope, zone: &str, name: &str) -> Result<Vec<RecordSet>, ApiError> {
+        let name = normalise(name);
+        let mut start: Start = (name.clone(), String::new(), String::new());
+        let mut all = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let (page, next) = self.client.call(scope, &list(zone, &start), parse_list)?;
+            // The list begins at the name or after it, and goes on to the end of the zone.
+            let beyond = page.iter().any(|s| s.name != name);
+            all.extend(page.into_iter().filter(|s| s.name == name));
+            match next {
+                Some(n) if !beyond && normalise(&n.0) == name => start = n,
+                _ => return Ok(all),
+            }
+        }
+        Err(ApiError::ours(LIST, Class::Fatal, format!("its pages do not end after {MAX_PAGES}")))
+    }
+
+    /// Carries out all changes, or none.
+    pub(crate) fn change_record_sets(&self, scope: &Scope, zone: &str, changes: &[Change]) -> Result<(), ApiError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.client.call(scope, &change(zone, changes), |body| root(&xml::parse(body)?, "ChangeResourceRecordSetsResponse").map(drop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(normalise("My-World.MC"), "my-world.mc.");
+        assert_eq!(normalise("*.e.com."), "\\052.e.com.");
+        assert_eq!(normalise("\\052.E.com"), "\\052.e.com.");
+        assert_eq!(normalise("ü.e"), "\\303\\274.e.");
+        assert_eq!(normalise("a\\9.e"), "a\\1349.e.");
+        assert_eq!(normalise(""), ".");
+    }
+
+    #[test]
+    fn a_list_request_replays_all_three_keys() {
+        let r = list("Z1", &("*.e.com.".into(), "A".into(), "i 1".into()));
+        assert_eq!(r.path, "/2013-04-01/hostedzone/Z1/rrset?identifier=i%201&name=%2A.e.com.&type=A");
+    }
+
+    const LIST: &str = r#"<?xml version="1.0"?><ListResourceRecordSetsResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/">
+      <ResourceRecordSets><ResourceRecordSet><Name>a.e.com.</Name><Type>A</Type><SetIdentifier>w</SetIdentifier>
+      <Weight>5</Weight><AliasTarget><HostedZoneId>Z2</HostedZoneId><DNSName>lb.e.com.</DNSName>
+      <EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget></ResourceRecordSet>
+      <ResourceRecordSet><Name>a.e.com.</Name><Type>TXT</Type><TTL>60</TTL><ResourceRecords><ResourceRecord>
+      <Value>"a &amp; b"</Value></ResourceRecord></ResourceRecords><HealthCheckId>h</HealthCheckId></ResourceRecordSet>
+      </ResourceRecordSets><IsTruncated>true</IsTruncated><MaxItems>2</MaxItems><NextRecordName>b.e.com.</NextRecordName>
+      <NextRecordType>A</NextRecordType></ListResourceRecordSetsResponse>"#;
+
+    #[test]
+    fn what_is_read_is_written_again_exactly() {
+        let (sets, next) = parse_list(LIST.as_bytes()).unwrap();
+        assert_eq!(next, Some(("b.e.com.".into(), "A".into(), String::new())));
+        assert_eq!((sets[0].set_identifier.as_deref(), sets[0].ttl), (Some("w"), None));
+        let body = change("Z1", &[Change::delete(sets[0].clone()), Change::create(sets[1].clone())]).body;
+        assert!(
+            body.contains(
+                "<Action>DELETE</Action><ResourceRecordSet><Name>a.e.com.</Name><Type>A</Type><SetIdentifier>w</SetIdentifier>\
+                 <Weight>5</Weight><AliasTarget><HostedZoneId>Z2</HostedZoneId><DNSName>lb.e.com.</DNSName>\
+                 <EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget></ResourceRecordSet>"
+            ),
+            "{body}"
+        );
+        assert!(
+            body.contains(
+                "<Type>TXT</Type><TTL>60</TTL><ResourceRecords><ResourceRecord><Value>&quot;a &amp; b&quot;</Value>\
+                 </ResourceRecord></ResourceRecords><HealthCheckId>h</HealthCheckId>"
+            ),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn upserts_may_be_repeated_and_deletes_not() {
+        let set = RecordSet::simple("A.e.com", "A", 60, &["192.0.2.1".to_owned()]);
+        assert_eq!(set.name, "a.e.com.");
+        assert_eq!(change("Z", &[Change::upsert(set.clone())]).repeat, Repeat::Safe);
+        assert_eq!(change("Z", &[Change::delete(set)]).repeat, Repeat::Once);
+        let six = |v: &str| RecordSet::simple("a.e", "AAAA", 60, &[v.to_owned()]);
+        assert!(six("2001:db8:0::1").same_content(&six("2001:DB8::1")));
+        assert!(parse_list(b"<html/>").is_err() && parse_list(b"").is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! Reading and writing of AWS's XML. Namespaces are passed over: AWS's differ between versions and stand-ins.
+
+use roxmltree::{Document, Node, ParsingOptions};
+
+/// More elements than any page of ours has: 500 volumes with 50 tags and 16 attachments each stay below it.
+const MAX_NODES: u32 = 500_000;
+
+/// The document in a body, or why it is none.
+pub(crate) fn parse(body: &[u8]) -> Result<Document<'_>, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "the answer is not UTF-8".to_owned())?;
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
+    Document::parse_with_options(text, options).map_err(|e| format!("the answer is not XML: {e}"))
+}
+
+/// The first child element of this name.
+pub(crate) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+    node.children().find(|c| c.tag_name().name() == name)
+}
+
+/// The child elements of this name.
+pub(crate) fn children<'a, 'i: 'a>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
+    node.children().filter(move |c| c.tag_name().name() == name)
+}
+
+/// The text of the first child element of this name, if it is not empty.
+pub(crate) fn text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+    child(node, name)?.text().map(str::trim).filter(|t| !t.is_empty())
+}
+
+/// The text of an element exactly as it is, also where it is in several pieces (entities, CDATA).
+pub(crate) fn whole_text(node: Node<'_, '_>) -> String {
+    node.descendants().filter(Node::is_text).filter_map(|n| n.text()).collect()
+}
+
+/// The `item`s of the list element of this name: the lists of EC2.
+pub(crate) fn items<'a, 'i: 'a>(node: Node<'a, 'i>, list: &str) -> impl Iterator<Item = Node<'a, 'i>> {
+    child(node, list).into_iter().flat_map(|l| children(l, "item"))
+}
+
+/// Text as the content of an element.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            // A parser would make a line feed of it.
+            '\r' => out.push_str("&#xD;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// What an error answer says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) request_id: Option<String>,
+}
+
+/// Reads the three shapes of errors: EC2's `Response/Errors/Error`, `ErrorResponse/Error`, and Route 53's
+/// `InvalidChangeBatch/Messages`. `None`: not one of them.
+pub(crate) fn fault(body: &[u8]) -> Option<Fault> {
+    let document = parse(body).ok()?;
+    let root = document.root_element();
+    let named = |names: &[&str]| root.descendants().find(|n| names.contains(&n.tag_name().name()));
+    let text_of = |n: Node<'_, '_>| whole_text(n).trim().to_owned();
+    let request_id = named(&["RequestId", "RequestID"]).map(text_of).filter(|t| !t.is_empty());
+    if let Some(code) = named(&["Code"]) {
+        let message = code.parent().and_then(|p| child(p, "Message")).map(text_of).unwrap_or_default();
+        return Some(Fault { code: text_of(code), message, request_id });
+    }
+    let messages = child(root, "Messages")?;
+    let all: Vec<String> = children(messages, "Message").map(text_of).collect();
+    Some(Fault { code: root.tag_name().name().to_owned(), message: all.join("; "), request_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_come_in_three_shapes() {
+        let f = |s: &str| fault(s.as_bytes()).map(|f| (f.code, f.message, f.request_id));
+        let some = |c: &str, m: &str| Some((c.to_owned(), m.to_owned(), Some("r".to_owned())));
+        assert_eq!(
+            f(
+                "<?xml version=\"1.0\"?><Response><Errors><Error><Code>C</Code><Message>a &lt; b</Message></Error></Errors>\
+               <RequestID>r</RequestID></Response>"
+            ),
+            some("C", "a < b")
+        );
+        assert_eq!(
+            f("<ErrorResponse xmlns=\"u\"><Error><Type>Sender</Type><Code>C</Code><Message>m</Message></Error>\
+               <RequestId>r</RequestId></ErrorResponse>"),
+            some("C", "m")
+        );
+        assert_eq!(
+            f("<InvalidChangeBatch xmlns=\"u\"><Messages><Message>m</Message><Message>n</Message></Messages>\
+               <RequestId>r</RequestId></InvalidChangeBatch>"),
+            some("InvalidChangeBatch", "m; n")
+        );
+        for other in ["", "<html><body>502</body></html>", "{}", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>"] {
+            assert_eq!(f(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_is_read_back() {
+        let text = "a&b<c>\"d'\r\n é";
+        let xml = format!("<a>{}</a>", escape(text));
+        assert_eq!(whole_text(parse(xml.as_bytes()).unwrap().root_element()), text);
+    }
+}

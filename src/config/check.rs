@@ -1,0 +1,141 @@
+//! From the tree to a [`Config`]: the top level and the domains. All problems are collected.
+
+use std::time::Duration;
+
+use super::json5::{self, Node, Value};
+use super::problem::{ConfigError, MAX_SHOWN, key_path};
+use super::reader::{Object, Reader, is_foreign};
+use super::{Config, Domain, RecordDirective, exec, notify, volume};
+use crate::macros::Template;
+
+const KEYS: [&str; 5] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "domains"];
+const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
+const RECORD_KEYS: [&str; 4] = ["hostedzone", "name", "ttl", "critical"];
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+/// Polling faster does nothing but get throttled.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Reads a config. All its problems are in the error.
+pub(crate) fn load(text: &str) -> Result<Config, ConfigError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut r = Reader::default();
+    let root = match json5::parse(text, &mut r.problems) {
+        Ok(root) => root,
+        Err(found) => {
+            r.problems.push(found);
+            return Err(ConfigError::new(r.problems, text));
+        }
+    };
+    let config = config(&mut r, &root);
+    match config {
+        Some(mut config) if r.problems.is_empty() => {
+            r.warnings.sort_by_key(|w| w.at);
+            let more = r.warnings.len().saturating_sub(MAX_SHOWN);
+            let shown = r.warnings.into_iter().take(MAX_SHOWN);
+            config.warnings = shown.map(|w| w.located(text).to_string()).collect();
+            if more > 0 {
+                config.warnings.push(format!("and {more} more warnings"));
+            }
+            Ok(config)
+        }
+        _ => Err(ConfigError::new(r.problems, text)),
+    }
+}
+
+fn config(r: &mut Reader, root: &Node) -> Option<Config> {
+    let o = r.object(root, "", &KEYS)?;
+    let hostname = hostname(r, &o);
+    let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
+    let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
+    let domains = match o.get("domains") {
+        Some(node) => domains(r, node),
+        None => Vec::new(),
+    };
+    Some(Config { hostname, timeout, poll_interval, domains, warnings: Vec::new() })
+}
+
+/// `hostname` or `set-hostname`; an empty one is none.
+fn hostname(r: &mut Reader, o: &Object<'_>) -> Option<Template> {
+    let key = match (o.get("hostname"), o.get("set-hostname")) {
+        (Some(_), Some(second)) => {
+            r.problem("set-hostname", second.at, "hostname is there too, and both are the same: leave one out");
+            return None;
+        }
+        (None, Some(_)) => "set-hostname",
+        _ => "hostname",
+    };
+    let node = o.get(key)?;
+    let text = r.text(node, key)?;
+    let template = r.template(text, key, node.at)?;
+    (template.literal() != Some("")).then_some(template)
+}
+
+fn interruption(r: &mut Reader, o: &Object<'_>) -> Option<Duration> {
+    let path = "interrupt-detection";
+    let o = r.object(o.get(path)?, path, &["detect", "options"])?;
+    r.word(&o, "detect", &[("poll", ())], &[]);
+    let options = r.object(o.get("options")?, &o.path_of("options"), &["interval"])?;
+    let interval = r.seconds(&options, "interval")?;
+    if interval < MIN_INTERVAL {
+        r.warn(&options.path_of("interval"), options.at, "0.01 s is the shortest interval, and is used");
+    }
+    Some(interval.max(MIN_INTERVAL))
+}
+
+fn domains(r: &mut Reader, node: &Node) -> Vec<Domain> {
+    let Some(map) = r.map(node, "domains") else { return Vec::new() };
+    let mut domains = Vec::new();
+    let mut devices = volume::Devices::default();
+    for p in map.names() {
+        let path = key_path("domains", &p.key);
+        if p.key.trim().is_empty() {
+            r.problem(&path, p.at, "a domain needs a name");
+        }
+        let Some(o) = r.object(&p.value, &path, &DOMAIN_KEYS) else { continue };
+        let critical = r.bool(&o, "critical", true);
+        let volumes = volume::directives(r, &o, &mut devices);
+        let records = r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record(r, n, p)).collect();
+        let exec = exec::blocks(r, &o, exec::Place::Domain);
+        let notify = r.array(&o, "notify").into_iter().filter_map(|(p, n)| notify::directive(r, n, p)).collect();
+        domains.push(Domain { name: p.key.clone(), critical, volumes, records, exec, notify });
+    }
+    domains
+}
+
+fn record(r: &mut Reader, node: &Node, path: String) -> Option<RecordDirective> {
+    let o = r.object(node, &path, &RECORD_KEYS)?;
+    let critical = r.bool(&o, "critical", true);
+    let zone = r.required_string(&o, "hostedzone").map(|z| {
+        let z = z.trim_start_matches('/');
+        z.strip_prefix("hostedzone/").unwrap_or(z).to_owned()
+    });
+    if zone.as_deref() == Some("") {
+        r.problem(&o.path_of("hostedzone"), o.at, "names no zone");
+    }
+    let name = r.required_string(&o, "name");
+    let name = name.and_then(|n| r.template(n, &o.path_of("name"), o.get("name").map_or(o.at, |n| n.at)));
+    let ttl = r.required_integer(&o, "ttl");
+    Some(RecordDirective { path, critical, hosted_zone: zone?, name: name?, ttl: ttl? })
+}
+
+/// `node` as plain JSON, for what is handed to AWS as it is.
+pub(super) fn to_json(r: &mut Reader, node: &Node, path: &str) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(b) => Json::from(*b),
+        Value::Integer(i) => Json::from(*i),
+        Value::Float(f) => serde_json::Number::from_f64(*f).map(Json::Number).unwrap_or_else(|| {
+            r.problem(path, node.at, "a finite number is wanted");
+            Json::Null
+        }),
+        Value::String(s) => Json::from(s.as_str()),
+        Value::Array(nodes) => nodes.iter().enumerate().map(|(i, n)| to_json(r, n, &format!("{path}[{i}]"))).collect(),
+        Value::Object(props) => {
+            let ours = props.iter().filter(|p| !is_foreign(&p.key));
+            Json::Object(ours.map(|p| (p.key.clone(), to_json(r, &p.value, &key_path(path, &p.key)))).collect())
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A domain as the story sees it: its transaction, what went wrong with it, its commands and its messages.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::apply::{DomainRun, Shared, lock};
+use crate::config;
+use crate::exec::ExecError;
+use crate::log::in_domain;
+use crate::macros::Values;
+use crate::model::{Event, Notice};
+use crate::scope::Scope;
+
+/// What the messages and commands of all domains share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) exec: bool,
+    pub(crate) notify: bool,
+    /// The interruption notice, once there is one.
+    pub(crate) notice: crate::poll::Noticed,
+}
+
+/// One domain during the run.
+#[derive(Debug)]
+pub(crate) struct Domain {
+    pub(crate) context: Arc<Context>,
+    pub(crate) config: Arc<config::Domain>,
+    pub(crate) run: DomainRun,
+    /// What went wrong, for `{error}`.
+    errors: Mutex<Vec<String>>,
+    failed: AtomicBool,
+    /// Messages so far, so that a second one of an event is another message to a FIFO queue.
+    messages: AtomicU32,
+}
+
+impl Domain {
+    pub(crate) fn new(context: &Arc<Context>, config: config::Domain) -> Domain {
+        let config = Arc::new(config);
+        Domain {
+            context: context.clone(),
+            run: DomainRun::new(&context.shared, &config),
+            config,
+            errors: Mutex::new(Vec::new()),
+            failed: AtomicBool::new(false),
+            messages: AtomicU32::new(0),
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Notes what went wrong.
+    pub(crate) fn note(&self, error: String) {
+        lock(&self.errors).push(error);
+    }
+
+    /// The domain has failed.
+    pub(crate) fn fail(&self, error: String) {
+        self.note(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The macro values for `event`.
+    pub(crate) fn values(&self, event: Event) -> Values {
+        let notice: Option<Notice> = lock(&self.context.notice).clone();
+        Values {
+            daemon_state: Some(event),
+            error: lock(&self.errors).clone(),
+            interrupt_time: notice.as_ref().map(|n| n.time_text.clone()),
+            interrupt_action: notice.map(|n| n.action),
+            ..self.run.values()
+        }
+    }
+
+    /// Runs the commands for `event`; `default` is the timeout of those without one.
+    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) -> Result<(), ExecError> {
+        if !self.context.exec {
+            return Ok(());
+        }
+        let values = self.values(event);
+        self.context.shared.runner.run_blocks(&self.config.name, &self.config.exec, Some(event), &values, scope, default)
+    }
+
+    /// Sends the messages for `event` from threads of their own, which end with `scope`.
+    pub(crate) fn send_messages(&self, event: Event, scope: &Scope) -> Vec<JoinHandle<()>> {
+        if !self.context.notify {
+            return Vec::new();
+        }
+        let sequence = self.messages.fetch_add(1, Ordering::Relaxed);
+        let values = Arc::new(self.values(event));
+        let wanted = (0..self.config.notify.len()).filter(|i| self.config.notify[*i].events.contains(&event));
+        wanted
+            .filter_map(|i| {
+                let (context, config, values, scope) =
+                    (self.context.clone(), self.config.clone(), values.clone(), scope.clone());
+                let work = move || {
+                    in_domain(&config.name, || {
+                        let n = &config.notify[i];
+                        crate::notify::send(&context.shared.aws, n, event, sequence, &values, &scope);
+                    });
+                };
+                let thread = std::thread::Builder::new().name("notify".to_owned()).spawn(work);
+                thread.map_err(|e| log::error!("cannot notify: no thread: {e}")).ok()
+            })
+            .collect()
+    }
+}
+
+/// Does `work` for each domain at the same time, with its name in the log; `None` for one that panicked.
+pub(crate) fn each<T: Send>(domains: &[&Domain], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
+    let work = |d: &Domain| in_domain(d.name(), || work(d));
+    std::thread::scope(|s| {
+        let Some((first, others)) = domains.split_first() else { return Vec::new() };
+        let threads: Vec<_> = others.iter().map(|d| s.spawn(move || work(d))).collect();
+        let mut all = vec![std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(first))).ok()];
+        all.extend(threads.into_iter().map(|t| t.join().ok()));
+        all
+    })
+}

@@ -1,0 +1,390 @@
+//! The story of a run: load, `starting`, init, `started`, poll, and the way out.
+//!
+//! ```text
+//! load ──> starting ──> init ──> started ──> wait ──> interrupted | stopping ──> exit 0
+//!              │          │         │
+//!              └──────────┴─────────┴──> failed ──> exit 1, or 3 where something could not be rolled back
+//! ```
+//!
+//! `setup` reads metadata and config and makes what all share, `domain` is one application during the run. Here is only
+//! the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
+
+mod domain;
+mod setup;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::apply::init::Problems;
+use crate::apply::{lock, tidy};
+use crate::cli::Args;
+use crate::macros::Values;
+use crate::model::Event;
+use crate::scope::{Halt, Scope, Stop, StopReason};
+use crate::sys::{hostname, notify::Notifier};
+use domain::{Context, Domain, each};
+
+/// What a run comes to: the exit codes of the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done, interrupted or stopped, or nothing to do.
+    Done,
+    /// Failed; what was in flight is rolled back.
+    Failed,
+    /// The command line or the config is wrong; nothing was touched.
+    Usage,
+    /// Failed, and something could not be rolled back.
+    Incomplete,
+}
+
+/// How long a roll-back may take. It is never interrupted.
+const ROLL_BACK: Duration = Duration::from_secs(180);
+/// How long a command may take at `stopping` and `failed`.
+const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
+/// How long messages may take, but at `interrupted`.
+const MESSAGES: Duration = Duration::from_secs(60);
+/// How long the tags of committed volumes may take.
+const TIDY: Duration = Duration::from_secs(120);
+/// What is kept free before the announced time of an interruption: a command that must be killed needs 10 s.
+const INTERRUPT_MARGIN: Duration = Duration::from_secs(5);
+/// What the way out has at least, however late the notice came.
+const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
+
+/// Everything that a run has.
+struct Daemon {
+    args: Args,
+    config: crate::config::Config,
+    context: Arc<Context>,
+    domains: Vec<Domain>,
+    notifier: Notifier,
+    stop: Stop,
+}
+
+/// Runs the daemon to its end.
+pub(crate) fn run(args: Args) -> Outcome {
+    match setup::setup(args) {
+        Ok(setup::Ready::Daemon(mut daemon)) => {
+            let _locks = match setup::lock_domains(&daemon) {
+                Ok(locks) => locks,
+                Err(e) => {
+                    log::error!("{e}");
+                    return Outcome::Failed;
+                }
+            };
+            daemon.story()
+        }
+        Ok(setup::Ready::Nothing) => Outcome::Done,
+        Err((outcome, text)) => {
+            for line in text.lines() {
+                log::error!("{line}");
+            }
+            outcome
+        }
+    }
+}
+
+/// `--check`: loads the config and says what is to be said about it.
+pub(crate) fn check(args: &Args) -> Outcome {
+    let Some(input) = &args.userdata else {
+        log::error!("--check needs --userdata=FILE");
+        return Outcome::Usage;
+    };
+    match setup::read_input(input) {
+        Ok(config) => {
+            for w in config.iter().flat_map(|c| &c.warnings) {
+                log::warn!("{w}");
+            }
+            let domains = config.map_or(0, |c| c.domains.len());
+            log::info!("the config is good: {domains} domain(s)");
+            Outcome::Done
+        }
+        Err((outcome, text)) => {
+            text.lines().for_each(|l| log::error!("{l}"));
+            outcome
+        }
+    }
+}
+
+impl Daemon {
+    fn story(&mut self) -> Outcome {
+        let clock = self.context.shared.clock.clone();
+        let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
+        self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
+        let poller = self.poll();
+        let outcome = self.until_started(&scope);
+        let outcome = match outcome {
+            Ok(background) => {
+                if self.args.poll {
+                    self.say("watching for interruptions");
+                    self.wait();
+                }
+                join(background);
+                match self.stop.get() {
+                    Some(reason) => {
+                        self.leave(reason);
+                        Outcome::Done
+                    }
+                    None => Outcome::Done,
+                }
+            }
+            Err(outcome) => outcome,
+        };
+        // It ends with the request that ended us; where nobody asked (a failed init) it ends with the process.
+        drop(poller);
+        outcome
+    }
+
+    /// One line for people and for `systemctl status`.
+    fn say(&self, text: &str) {
+        log::info!("{text}");
+        self.notifier.status(text);
+    }
+
+    fn poll(&self) -> Option<JoinHandle<()>> {
+        if !self.args.poll {
+            return None;
+        }
+        let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
+        let work = move || {
+            crate::poll::poll(&context.shared.imds, &context.shared.clock, every, &stop, &context.notice);
+        };
+        let thread = std::thread::Builder::new().name("poll".to_owned()).spawn(work);
+        thread.map_err(|e| log::error!("cannot poll for interruptions: no thread: {e}")).ok()
+    }
+
+    fn wait(&self) {
+        while self.stop.wait(Duration::from_secs(24 * 3600)).is_none() {}
+    }
+
+    /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.
+    fn until_started(&self, scope: &Scope) -> Result<Vec<JoinHandle<()>>, Outcome> {
+        let all: Vec<&Domain> = self.domains.iter().collect();
+        self.say(&format!("starting {} domain(s)", all.len()));
+        self.commands(&all, Event::Starting, scope, None);
+        if let Some(reason) = self.stop.get() {
+            self.leave(reason);
+            return Err(Outcome::Done);
+        }
+        if all.iter().any(|d| d.has_failed() && d.config.critical) {
+            return Err(self.fail(&all, &[]));
+        }
+
+        let mut left = Vec::new();
+        if self.args.init {
+            let standing: Vec<&Domain> = all.iter().copied().filter(|d| !d.has_failed()).collect();
+            left = self.init(&standing, scope);
+            if let Some(reason) = self.stop.get() {
+                self.tidy();
+                self.leave(reason);
+                return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
+            }
+            if all.iter().any(|d| d.has_failed() && d.config.critical) {
+                return Err(self.fail(&all, &left));
+            }
+            self.set_hostname();
+        }
+
+        // A domain that is not critical fails alone; the others go on.
+        let failed: Vec<&Domain> = all.iter().copied().filter(|d| d.has_failed()).collect();
+        let mut background = self.fail_alone(&failed);
+        let standing: Vec<&Domain> = all.iter().copied().filter(|d| !d.has_failed()).collect();
+        self.commands(&standing, Event::Started, scope, None);
+        if let Some(reason) = self.stop.get() {
+            join(background);
+            self.tidy();
+            self.leave(reason);
+            return Err(Outcome::Done);
+        }
+        let (started, late): (Vec<&Domain>, Vec<&Domain>) = standing.into_iter().partition(|d| !d.has_failed());
+        if late.iter().any(|d| d.config.critical) {
+            log::error!("the volumes and records of {} are kept: their applications may have started", names(&all));
+            join(background);
+            return Err(self.fail(&all, &left));
+        }
+        background.extend(self.fail_alone(&late));
+
+        for d in &started {
+            crate::log::in_domain(d.name(), || log::info!("started"));
+        }
+        self.notifier.ready();
+        let text = if started.is_empty() { "ready".to_owned() } else { format!("ready: {} started", names(&started)) };
+        self.say(&text);
+        let messages = Scope::new(&scope.clock, MESSAGES, None);
+        background.extend(started.iter().flat_map(|d| d.send_messages(Event::Started, &messages)));
+        self.tidy();
+        Ok(background)
+    }
+
+    /// Runs the commands of `event`; a domain whose commands fail has failed.
+    fn commands(&self, domains: &[&Domain], event: Event, scope: &Scope, default: Option<Duration>) {
+        let ends = each(domains, |d| d.run_commands(event, scope, default));
+        for (d, end) in domains.iter().zip(ends) {
+            let error = match end {
+                Some(Ok(())) => continue,
+                Some(Err(e)) => e.to_string(),
+                None => "a thread panicked".to_owned(),
+            };
+            crate::log::in_domain(d.name(), || log::error!("'{}' commands: {error}", event.name()));
+            d.fail(format!("'{}' commands: {error}", event.name()));
+        }
+    }
+
+    /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
+    fn init(&self, domains: &[&Domain], scope: &Scope) -> Vec<String> {
+        let undo = || Scope::new(&scope.clock, ROLL_BACK, None);
+        let ends = each(domains, |d| d.run.init(scope, &undo));
+        let mut left = Vec::new();
+        let mut lost = Vec::new();
+        for (d, end) in domains.iter().zip(ends) {
+            let p = end.unwrap_or_else(|| Problems {
+                critical: Some((d.name().to_owned(), crate::apply::Failure::new("a thread panicked"))),
+                ..Problems::default()
+            });
+            p.passed_over.into_iter().for_each(|e| d.note(e));
+            for l in &p.left {
+                d.note(format!("not rolled back: {l}"));
+            }
+            left.extend(p.left.iter().map(|l| format!("{}: {l}", d.name())));
+            if let Some((path, f)) = p.critical {
+                crate::log::in_domain(d.name(), || match f.halt {
+                    Some(Halt::Stopped(_)) => log::warn!("{path}: {f}"),
+                    _ => log::error!("{path}: {f}"),
+                });
+                d.fail(format!("{path}: {f}"));
+                lost.push(*d);
+            }
+        }
+        if !lost.is_empty() {
+            self.say(&format!("rolling back {}", names(&lost)));
+            self.notifier.extend_timeout(scope.clock.real(ROLL_BACK + WAY_OUT_COMMAND));
+            let scope = undo();
+            for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
+                for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
+                    d.note(format!("not rolled back: {l}"));
+                    left.push(format!("{}: {l}", d.name()));
+                }
+            }
+        }
+        left
+    }
+
+    /// `failed` for all: the end of the run.
+    fn fail(&self, all: &[&Domain], left: &[String]) -> Outcome {
+        let (failed, standing): (Vec<&Domain>, Vec<&Domain>) = all.iter().partition(|d| d.has_failed());
+        let mut text = format!("failed: {}", names(&failed));
+        if !standing.is_empty() {
+            text.push_str(&format!("; not failed, but not started because of it: {}", names(&standing)));
+        }
+        self.say(&text);
+        // Those that stand are told why they do not start.
+        standing.iter().for_each(|d| d.note(text.clone()));
+        join(self.fail_alone(all));
+        self.tidy();
+        if left.is_empty() { Outcome::Failed } else { incomplete(left) }
+    }
+
+    /// `failed` commands and messages of these domains, at the same time.
+    fn fail_alone(&self, domains: &[&Domain]) -> Vec<JoinHandle<()>> {
+        if domains.is_empty() {
+            return Vec::new();
+        }
+        let clock = &self.context.shared.clock;
+        let messages = Scope::new(clock, MESSAGES, None);
+        let background = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
+        self.way_out(domains, Event::Failed);
+        background
+    }
+
+    /// Commands that run when nothing can be changed by their failure any more.
+    fn way_out(&self, domains: &[&Domain], event: Event) {
+        let clock = &self.context.shared.clock;
+        // Bounded by the commands' own timeouts.
+        let scope = Scope::new(clock, Duration::from_secs(24 * 3600), None);
+        self.notifier.extend_timeout(clock.real(self.longest(domains, event)));
+        self.commands(domains, event, &scope, Some(WAY_OUT_COMMAND));
+    }
+
+    /// How long the commands of `event` may take: those of a domain run one after the other.
+    fn longest(&self, domains: &[&Domain], event: Event) -> Duration {
+        let of = |d: &Domain| -> Duration {
+            let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
+            // A killed one takes 10 s more.
+            lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum()
+        };
+        domains.iter().map(|d| of(d)).max().unwrap_or_default() + MESSAGES
+    }
+
+    /// `stopping` or `interrupted`.
+    fn leave(&self, reason: StopReason) {
+        let all: Vec<&Domain> = self.domains.iter().collect();
+        match reason {
+            StopReason::Terminate => {
+                self.notifier.stopping();
+                self.say("stopping");
+                let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
+                let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
+                self.way_out(&all, Event::Stopping);
+                join(background);
+                self.say("stopped");
+            }
+            StopReason::Interrupted => self.interrupted(&all),
+        }
+    }
+
+    fn interrupted(&self, all: &[&Domain]) {
+        let clock = &self.context.shared.clock;
+        let notice = lock(&self.context.notice).clone();
+        let left = notice.as_ref().map_or(Duration::ZERO, |n| (n.time - clock.corrected()).try_into().unwrap_or_default());
+        let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
+        self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
+        self.notifier.extend_timeout(clock.real(budget + MESSAGES));
+        let scope = Scope::new(clock, budget, None);
+        let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(Event::Interrupted, &scope)).collect();
+        let before: Vec<bool> = all.iter().map(|d| d.has_failed()).collect();
+        self.commands(all, Event::Interrupted, &scope, None);
+        for (d, _) in all.iter().zip(before).filter(|(d, before)| d.has_failed() && !before) {
+            background.extend(d.send_messages(Event::Interrupted, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
+        }
+        join(background);
+        self.say("interrupted: done; the instance is left running");
+    }
+
+    /// Never critical.
+    fn set_hostname(&self) {
+        let Some(template) = &self.config.hostname else { return };
+        let values = match self.domains.first() {
+            Some(d) => Values { domain: String::new(), ..d.values(Event::Starting) },
+            None => Values { facts: self.context.shared.facts(), ..Values::default() },
+        };
+        let name = template.expand(&values);
+        match hostname::set(&self.context.shared.root, &name) {
+            Ok(()) => log::info!("the host name is {name}"),
+            Err(e) => log::warn!("cannot set the host name to '{name}': {e}"),
+        }
+    }
+
+    fn tidy(&self) {
+        let runs: Vec<_> = self.domains.iter().map(|d| &d.run).collect();
+        tidy::tidy(&self.context.shared, &runs, &Scope::new(&self.context.shared.clock, TIDY, None));
+    }
+}
+
+fn incomplete(left: &[String]) -> Outcome {
+    log::error!("something could not be rolled back and needs a look:");
+    for l in left {
+        log::error!("  {l}");
+    }
+    Outcome::Incomplete
+}
+
+fn names(domains: &[&Domain]) -> String {
+    let names: Vec<&str> = domains.iter().map(|d| d.name()).collect();
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for t in threads {
+        let _ = t.join();
+    }
+}

@@ -1,0 +1,229 @@
+//! From the command line to everything that a run has: config, facts, AWS client, locks.
+//!
+//! Metadata and config are read side by side; the config is checked whole before anything is touched.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use time::UtcOffset;
+
+use super::domain::{Context, Domain};
+use super::{Daemon, Outcome};
+use crate::apply::{Shared, zone::Zones};
+use crate::aws::{Aws, AwsConfig, env::Env};
+use crate::cli::{Args, Input};
+use crate::clock::Clock;
+use crate::config::{self, Config, userdata};
+use crate::exec::Runner;
+use crate::imds::Imds;
+use crate::model::Facts;
+use crate::scope::{Scope, Stop};
+use crate::sys::lock::DomainLock;
+use crate::sys::mounts::MountSet;
+use crate::sys::{Root, notify::Notifier, signals};
+
+/// How long the metadata service may take until the config says how long init may take.
+const METADATA: Duration = Duration::from_secs(300);
+/// More than any config that is accepted, so that one that is too large is refused by its own error.
+const MAX_INPUT: u64 = 2 * 1024 * 1024;
+
+/// What setting up leads to.
+pub(super) enum Ready {
+    /// A run.
+    Daemon(Box<Daemon>),
+    /// There is no config: nothing to do, and that is said.
+    Nothing,
+}
+
+/// The outcome that the process ends with, and why.
+pub(super) type Refusal = (Outcome, String);
+
+fn failed(e: impl std::fmt::Display) -> Refusal {
+    (Outcome::Failed, e.to_string())
+}
+
+fn usage(e: impl std::fmt::Display) -> Refusal {
+    (Outcome::Usage, e.to_string())
+}
+
+/// Reads and checks the config of `--check` and of a run from a file or standard input.
+pub(super) fn read_input(input: &Input) -> Result<Option<Config>, Refusal> {
+    let mut bytes = Vec::new();
+    let (name, read) = match input {
+        Input::Stdin => ("standard input".to_owned(), std::io::stdin().take(MAX_INPUT).read_to_end(&mut bytes)),
+        Input::File(path) => {
+            let read = std::fs::File::open(path).and_then(|f| f.take(MAX_INPUT).read_to_end(&mut bytes));
+            (path.display().to_string(), read)
+        }
+    };
+    read.map_err(|e| usage(format!("cannot read the config from {name}: {e}")))?;
+    parse(&bytes, &name)
+}
+
+/// Decodes and checks a config that came from `name`. `None`: there is none.
+fn parse(bytes: &[u8], name: &str) -> Result<Option<Config>, Refusal> {
+    let text = match userdata::decode(bytes).map_err(|e| usage(format!("{name}: {e}")))? {
+        userdata::Decoded::Empty => return Ok(None),
+        userdata::Decoded::Config(text) => text,
+    };
+    let config = config::load(&text).map_err(|e| usage(format!("{name} is not a config, nothing was touched:\n{e}")))?;
+    Ok(Some(config))
+}
+
+/// Sets up a run.
+pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
+    // The offset can only be asked for while there is one thread.
+    let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+    let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
+    let root = Root::from_env();
+    let mounts_before = MountSet::take(&root);
+    let notifier = Notifier::from_env();
+    let stop = Stop::new();
+    signals::install(&stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
+    let env = Env::of_process();
+    let endpoints = match args.imds.as_slice() {
+        [] => crate::imds::endpoints(None, &|name| env.get(name).map(str::to_owned)).map_err(usage)?,
+        given => given.to_vec(),
+    };
+    let imds = Arc::new(Imds::new(endpoints, &clock));
+    let early = Scope::new(&clock, METADATA, Some(&stop));
+    notifier.extend_timeout(clock.real(METADATA));
+    notifier.status("reading the metadata and the config");
+
+    let (config, facts) = match &args.userdata {
+        Some(input) => {
+            let facts = fetch_facts(&imds, &early)?;
+            (read_input(input)?, facts)
+        }
+        None => {
+            let bytes = imds.user_data(&early).map_err(|e| failed(format!("cannot read the user data: {e}")))?;
+            let config = parse(&bytes.unwrap_or_default(), "the user data")?;
+            (config, fetch_facts(&imds, &early)?)
+        }
+    };
+    let Some(config) = config else {
+        log::info!("there is no config: nothing to do");
+        notifier.ready();
+        notifier.status("no config: nothing to do");
+        return Ok(Ready::Nothing);
+    };
+    for warning in &config.warnings {
+        log::warn!("config: {warning}");
+    }
+
+    let aws_config = AwsConfig { env, profile: args.profile.clone() };
+    let aws = Arc::new(Aws::new(&aws_config, &clock, &imds).map_err(failed)?);
+    let needs_aws = wants_aws(&args, &config);
+    // The first keys come while the facts do.
+    let warm = needs_aws.then(|| aws.clone()).map(|aws| {
+        let scope = early.clone();
+        // If there are none, the first call says so.
+        std::thread::spawn(move || drop(aws.warm_up(&scope)))
+    });
+    let facts: Facts = match facts.join() {
+        Ok(facts) => facts.map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?,
+        Err(_) => return Err(failed("cannot read the instance's metadata: a thread panicked")),
+    };
+    aws.set_instance_region(&facts.region);
+    if let Some(t) = warm {
+        let _ = t.join();
+    }
+    log::info!(
+        "{} ({}) in {}, launch index {}, public addresses: {}",
+        facts.instance_id,
+        facts.instance_type,
+        facts.zone,
+        facts.launch_index,
+        addresses(&facts)
+    );
+
+    let mut seed = [0; 16];
+    let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+    let transaction_id = args.transaction_id.clone().unwrap_or_else(|| uuid(seed));
+    let context = Arc::new(Context {
+        exec: args.exec,
+        notify: args.notify,
+        notice: Arc::new(Mutex::new(None)),
+        shared: Arc::new(Shared {
+            aws,
+            imds,
+            clock,
+            root,
+            runner: Runner::new(),
+            facts: RwLock::new(Arc::new(facts)),
+            zones: Zones::default(),
+            transaction_id,
+            seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),
+            taken: Mutex::new(BTreeSet::new()),
+            exec_enabled: args.exec,
+            offset,
+            mounts_before,
+        }),
+    });
+    let mut config = config;
+    let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Domain::new(&context, d)).collect();
+    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop })))
+}
+
+type FactsThread = JoinHandle<Result<Facts, crate::imds::ImdsError>>;
+
+fn fetch_facts(imds: &Arc<Imds>, scope: &Scope) -> Result<FactsThread, Refusal> {
+    let (imds, scope) = (imds.clone(), scope.clone());
+    std::thread::Builder::new()
+        .name("facts".to_owned())
+        .spawn(move || imds.facts(&scope))
+        .map_err(|e| failed(format!("cannot read the metadata: no thread: {e}")))
+}
+
+/// Whether the run can come to a call of AWS at all.
+fn wants_aws(args: &Args, config: &Config) -> bool {
+    config.domains.iter().any(|d| {
+        (args.init && !(d.volumes.is_empty() && d.records.is_empty())) || (args.notify && !d.notify.is_empty())
+    })
+}
+
+fn addresses(facts: &Facts) -> String {
+    let all: Vec<&str> = facts.all_ipv4.iter().chain(&facts.all_ipv6).map(String::as_str).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+}
+
+/// A random UUID (version 4).
+fn uuid(mut b: [u8; 16]) -> String {
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// One lock per domain name: a second daemon for the same domain is a mistake, for another domain it is normal.
+pub(super) fn lock_domains(daemon: &Daemon) -> Result<Vec<DomainLock>, String> {
+    let root = &daemon.context.shared.root;
+    daemon
+        .domains
+        .iter()
+        .map(|d| {
+            DomainLock::acquire(root, d.name()).map_err(|e| {
+                let mut text = e.to_string();
+                let mut cause = std::error::Error::source(&e);
+                while let Some(c) = cause {
+                    text.push_str(&format!(": {c}"));
+                    cause = c.source();
+                }
+                text
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_one() {
+        assert_eq!(uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+}

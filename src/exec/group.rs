@@ -1,0 +1,119 @@
+//! Process groups of commands: what a command left running, and how it is ended.
+//!
+//! A group's number is free for others once its last member is gone. So a group is signalled later only if `/proc`
+//! shows a member of it in our own session: only our commands and what they started are there.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use crate::scope::Scope;
+
+/// One process group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group(Option<Pid>);
+
+impl Group {
+    /// Whether a process of it is still alive.
+    pub(super) fn has_members(self) -> bool {
+        let Some(group) = self.0 else { return false };
+        if rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH) {
+            return false;
+        }
+        let Some(session) = rustix::process::getsid(None).ok() else { return false };
+        let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+        let alive = |name: &str| {
+            let pid = name.bytes().all(|b| b.is_ascii_digit());
+            let stat = pid.then(|| std::fs::read(format!("/proc/{name}/stat")).ok()).flatten();
+            stat.is_some_and(|s| is_member(&s, group.as_raw_nonzero().get(), session.as_raw_nonzero().get()))
+        };
+        processes.flatten().any(|p| p.file_name().to_str().is_some_and(alive))
+    }
+
+    /// Signals it, if it is still there.
+    pub(super) fn signal(self, signal: Signal) {
+        if self.has_members() {
+            self.signal_unchecked(signal);
+        }
+    }
+
+    /// Signals it without a look: only while its leader is not reaped.
+    pub(super) fn signal_unchecked(self, signal: Signal) {
+        if let Some(group) = self.0 {
+            // Gone in the meantime is what was wanted.
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+    }
+}
+
+/// Reads `pid (name) state parent group session …`; the name may hold anything. A zombie is no member.
+fn is_member(stat: &[u8], group: i32, session: i32) -> bool {
+    let Some(end) = stat.iter().rposition(|b| *b == b')') else { return false };
+    let rest = String::from_utf8_lossy(&stat[end + 1..]);
+    let mut fields = rest.split_ascii_whitespace();
+    let alive = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
+    let mut number = || fields.next().and_then(|f| f.parse::<i32>().ok());
+    let _parent = number();
+    alive && number() == Some(group) && number() == Some(session)
+}
+
+/// The groups that may still have members, and who they belong to.
+#[derive(Debug, Default)]
+pub(super) struct Groups(Mutex<Vec<(Arc<str>, Group)>>);
+
+impl Groups {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Arc<str>, Group)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the group that process `pid` leads; forgets those that are gone.
+    pub(super) fn add(&self, owner: &str, pid: u32) -> Group {
+        let group = Group(i32::try_from(pid).ok().and_then(Pid::from_raw));
+        let gone =
+            |g: &Group| g.0.is_none_or(|g| rustix::process::test_kill_process_group(g) == Err(rustix::io::Errno::SRCH));
+        let mut all = self.lock();
+        // The same number again: the old group is no more.
+        all.retain(|(_, g)| *g != group && !gone(g));
+        all.push((owner.into(), group));
+        group
+    }
+
+    /// Ends the groups of `owner`; `false`: something is still there.
+    pub(super) fn end(&self, owner: &str, scope: &Scope, grace: Duration) -> bool {
+        let alive = || {
+            let groups: Vec<Group> = self.lock().iter().filter(|(o, _)| **o == *owner).map(|(_, g)| *g).collect();
+            groups.into_iter().filter(|g| g.has_members()).collect::<Vec<_>>()
+        };
+        // The wait after SIGKILL is short, and goes on even if the scope is over: it is for the kernel only.
+        for (signal, budget) in [(Signal::TERM, grace), (Signal::KILL, Duration::from_secs(2))] {
+            let groups = alive();
+            for group in &groups {
+                log::info!("ending what is left of a command (process group {:?}) with {signal:?}", group.0);
+                group.signal(signal);
+            }
+            let wait = match signal {
+                Signal::TERM => scope.within(budget),
+                _ => Scope::new(&scope.clock, budget, None),
+            };
+            while !alive().is_empty() && wait.sleep(Duration::from_millis(20)).is_ok() {}
+        }
+        let left = alive();
+        self.lock().retain(|(o, g)| **o != *owner || left.contains(g));
+        left.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_stat() {
+        let member = |line: &str| is_member(line.as_bytes(), 7, 3);
+        assert!(member("9 (a) b) (c) S 1 7 3 0"));
+        for line in ["9 (x) Z 1 7 3 0", "9 (x) S 1 8 3 0", "9 (x) S 1 7 4 0", "9 (x) S 7", "", "9 (x)"] {
+            assert!(!member(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Host names: addresses as they are, names by the system, and on a system without `/etc/resolv.conf` (an initramfs)
+//! by the resolver that every VPC has at a link-local address.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+/// Amazon's resolver, IPv4 and (on Nitro) IPv6:
+/// <https://docs.aws.amazon.com/vpc/latest/userguide/AmazonDNS-concepts.html>.
+const VPC_RESOLVERS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253))];
+
+#[derive(Debug, Default)]
+pub(super) struct AwsResolver {
+    system: DefaultResolver,
+}
+
+impl Resolver for AwsResolver {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            // Without the thread that the system's resolver costs.
+            return Ok(self.of(&[ip], port));
+        }
+        if host == "localhost" || has_nameserver() {
+            return self.system.resolve(uri, config, timeout);
+        }
+        let budget = (*timeout.after).min(Duration::from_secs(5));
+        let found = lookup(host, &VPC_RESOLVERS.map(|ip| SocketAddr::new(ip, 53)), budget).map_err(Error::Io)?;
+        if found.is_empty() { Err(Error::HostNotFound) } else { Ok(self.of(&found, port)) }
+    }
+}
+
+impl AwsResolver {
+    fn of(&self, ips: &[IpAddr], port: u16) -> ResolvedSocketAddrs {
+        let mut out = self.empty();
+        for ip in ips.iter().take(8) {
+            out.push(SocketAddr::new(*ip, port));
+        }
+        out
+    }
+}
+
+/// Whether the system's resolver has somebody to ask. Read each time: boot may write the file while we wait.
+fn has_nameserver() -> bool {
+    let mut text = String::new();
+    let read = std::fs::File::open("/etc/resolv.conf").and_then(|f| f.take(64 << 10).read_to_string(&mut text));
+    read.is_ok() && text.lines().any(|l| l.split_whitespace().next() == Some("nameserver"))
+}
+
+/// Asks for A and AAAA records, each resolver in turn, until the time is over.
+fn lookup(host: &str, resolvers: &[SocketAddr], budget: Duration) -> io::Result<Vec<IpAddr>> {
+    let end = Instant::now() + budget;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no /etc/resolv.conf and no answer of the VPC's resolver");
+    while Instant::now() < end {
+        for resolver in resolvers {
+            let wait = Duration::from_secs(1).min(end.saturating_duration_since(Instant::now()));
+            match ask(host, 1, *resolver, wait) {
+                Ok(mut ips) => {
+                    ips.extend(ask(host, 28, *resolver, wait).unwrap_or_default());
+                    return Ok(ips);
+                }
+                Err(e) => last = e,
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(last)
+}
+
+fn ask(host: &str, kind: u16, resolver: SocketAddr, wait: Duration) -> io::Result<Vec<IpAddr>> {
+    let any: SocketAddr =
+        if resolver.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    // Connected: only this resolver's packets are seen, and a refusal is an error at once.
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(resolver)?;
+    socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+    let mut id = [0; 2];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
+    let bad = || io::Error::new(io::ErrorKind::InvalidInput, "not a host name");
+    socket.send(&question(id, host, kind).ok_or_else(bad)?)?;
+    let mut buffer = [0; 1500];
+    let length = socket.recv(&mut buffer)?;
+    let answer = buffer.get(..length).unwrap_or_default();
+    parse(id, kind, answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a DNS answer"))
+}
+
+/// A query for one name and type, recursion desired.
+fn question(id: [u8; 2], host: &str, kind: u16) -> Option<Vec<u8>> {
+    let mut out = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in host.trim_end_matches('.').split('.') {
+        let length = u8::try_from(label.len()).ok().filter(|n| (1..=63).contains(n))?;
+        out.push(length);
+        out.extend_from_slice(label.as_bytes());
+    }
+    out.push(0);
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&1u16.to_be_bytes());
+    (out.len() <= 271).then_some(out)
+}
+
+/// The addresses in an answer; CNAMEs on the way are passed over, the resolver has followed them.
+fn parse(id: [u8; 2], kind: u16, answer: &[u8]) -> Option<Vec<IpAddr>> {
+    let word = |at: usize| Some(u16::from_be_bytes([*answer.get(at)?, *answer.get(at + 1)?]));
+    if answer.get(..2)? != id || answer.get(2)? & 0x80 == 0 {
+        return None;
+    }
+    match answer.get(3)? & 0xf {
+        0 => {}
+        // The name does not exist: an answer too.
+        3 => return Some(Vec::new()),
+        _ => return None,
+    }
+    let mut at = 12;
+    for _ in 0..word(4)? {
+        at = skip_name(answer, at)? + 4;
+    }
+    let mut out = Vec::new();
+    for _ in 0..word(6)? {
+        at = skip_name(answer, at)?;
+        let (this, length) = (word(at)?, usize::from(word(at + 8)?));
+        let data = answer.get(at + 10..at + 10 + length)?;
+        if this == kind {
+            if let Ok(v4) = <[u8; 4]>::try_from(data) {
+                out.push(IpAddr::from(v4));
+            } else if let Ok(v6) = <[u8; 16]>::try_from(data) {
+                out.push(IpAddr::from(v6));
+            }
+        }
+        at += 10 + length;
+    }
+    Some(out)
+}
+
+fn skip_name(answer: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match usize::from(*answer.get(at)?) {
+            0 => return Some(at + 1),
+            // A pointer ends the name.
+            n if n & 0xc0 == 0xc0 => return Some(at + 2),
+            n => at += n + 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_and_its_addresses_are_found() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = server.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for _ in 0..2 {
+                let mut buffer = [0; 512];
+                let (n, from) = server.recv_from(&mut buffer).unwrap();
+                let mut answer = buffer[..n].to_vec();
+                answer[2] = 0x81;
+                answer[7] = 2;
+                // A CNAME of 2 bytes, then the record asked for.
+                answer.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 2, 0xc0, 12]);
+                if buffer[n - 3] == 1 {
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+                } else {
+                    answer[7] = 1;
+                }
+                server.send_to(&answer, from).unwrap();
+            }
+        });
+        let found = lookup("ec2.eu-west-1.amazonaws.com", &[at], Duration::from_secs(5)).unwrap();
+        assert_eq!(found, [IpAddr::from([192, 0, 2, 7])]);
+    }
+
+    #[test]
+    fn nothing_that_comes_back_can_hurt() {
+        let id = [1, 2];
+        let query = question(id, "a.b", 1).unwrap();
+        assert!(parse(id, 1, &query).is_none(), "a query is no answer");
+        for n in 0..64u8 {
+            let junk: Vec<u8> = [1, 2, 0x81, 0, 0, 1, 0xff, 0xff].into_iter().chain((0..n).map(|i| i ^ 0xc1)).collect();
+            let _ = parse(id, 1, &junk);
+        }
+        assert!(question(id, "a..b", 1).is_none() && question(id, &"x".repeat(64), 1).is_none());
+    }
+}

@@ -1,0 +1,27 @@
+//! What can be decided without asking anybody: pure functions from config, facts and what was read to plain steps.
+//!
+//! Only what the API must arbitrate (who gets a pool volume) is left to `apply`, which gets an ordered list of
+//! candidates from here.
+
+pub(crate) mod create;
+pub(crate) mod devices;
+pub(crate) mod records;
+pub(crate) mod volumes;
+
+/// Tag keys, as existing pools have them. Tags are hints with an owner and a time, never a lock.
+pub(crate) mod tags {
+    /// The domain that the volume belongs to.
+    pub(crate) const DOMAIN: &str = "user:ec2fd.domain";
+    /// The pool within the domain.
+    pub(crate) const POOL_NAME: &str = "user:ec2fd.pool-name";
+    /// Held by a transaction in flight.
+    pub(crate) const TRANSC_ID: &str = "user:ec2fd.transc-id";
+    /// Created, not committed; gone before the first exec on the volume.
+    pub(crate) const IN_TRANSIT: &str = "user:ec2fd.in-transit";
+    /// When a transaction last committed the volume, RFC 3339 in UTC.
+    pub(crate) const TS_USED: &str = "user:ec2fd.ts-used";
+    /// When it was created, RFC 3339 in UTC.
+    pub(crate) const TS_CREATED: &str = "user:ec2fd.ts-created";
+    /// The instance that holds or made it.
+    pub(crate) const OWNER: &str = "user:ec2fd.owner";
+}

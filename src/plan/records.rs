@@ -1,0 +1,186 @@
+//! What to write into a hosted zone for one name, and what was there before.
+
+use std::fmt;
+
+use crate::aws::route53::{Change, RecordSet};
+
+/// The changes of one directive, and what undoes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The record's name, normalised.
+    pub(crate) name: String,
+    /// UPSERTs; none if everything is as it should be.
+    pub(crate) changes: Vec<Change>,
+    /// The sets that the changes write.
+    pub(crate) ours: Vec<RecordSet>,
+    /// What those sets were before, exactly; those that were not there are missing.
+    pub(crate) before: Vec<RecordSet>,
+    /// What somebody should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Plan {
+    /// `name A 1.2.3.4 (ttl 300), AAAA …`.
+    pub(crate) fn summary(&self) -> String {
+        let sets: Vec<String> = self
+            .ours
+            .iter()
+            .map(|s| format!("{} {} (ttl {})", s.kind, s.values.join(" "), s.ttl.unwrap_or_default()))
+            .collect();
+        format!("{} is now {}", self.name, sets.join(", "))
+    }
+}
+
+/// Why a name cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A CNAME stands at the name; nothing else can.
+    Cname { name: String, target: String },
+    /// Sets with a routing policy stand there; a simple one cannot be mixed in.
+    Routed { name: String, kind: String, identifiers: Vec<String> },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Cname { name, target } => write!(
+                f,
+                "cannot write {name}: it is a CNAME (to {target}), beside which no address can stand: \
+                 delete the CNAME, or choose another name"
+            ),
+            Refusal::Routed { name, kind, identifiers } => write!(
+                f,
+                "cannot write {name}: its {kind} records have a routing policy (set identifiers {}), with which a \
+                 simple record cannot be mixed: delete them, or choose another name",
+                identifiers.join(", ")
+            ),
+        }
+    }
+}
+
+/// Plans A and AAAA of `name`, with what `sets` says is there now. Nothing is planned for a type without addresses.
+pub(crate) fn plan(
+    sets: &[RecordSet],
+    name: &str,
+    ttl: i64,
+    ipv4: &[String],
+    ipv6: &[String],
+) -> Result<Plan, Refusal> {
+    let mut plan = Plan { name: name.to_owned(), ..Plan::default() };
+    if ipv4.is_empty() && ipv6.is_empty() {
+        return Ok(plan);
+    }
+    if let Some(c) = sets.iter().find(|s| s.kind == "CNAME") {
+        let target = c.values.first().cloned().unwrap_or_else(|| "an alias".to_owned());
+        return Err(Refusal::Cname { name: name.to_owned(), target });
+    }
+    for (kind, addresses) in [("A", ipv4), ("AAAA", ipv6)] {
+        let there: Vec<&RecordSet> = sets.iter().filter(|s| s.kind == kind).collect();
+        if addresses.is_empty() {
+            if !there.is_empty() {
+                let values = there.iter().flat_map(|s| s.values.iter().cloned()).collect::<Vec<_>>().join(", ");
+                plan.warnings.push(format!(
+                    "{name} keeps its {kind} record ({}), which is not this instance's: it has no such address",
+                    if values.is_empty() { "an alias" } else { &values }
+                ));
+            }
+            continue;
+        }
+        let identifiers: Vec<String> = there.iter().filter_map(|s| s.set_identifier.clone()).collect();
+        if !identifiers.is_empty() {
+            return Err(Refusal::Routed { name: name.to_owned(), kind: kind.to_owned(), identifiers });
+        }
+        let ours = RecordSet::simple(name, kind, ttl, addresses);
+        if there.iter().any(|s| s.same_content(&ours)) {
+            continue;
+        }
+        plan.changes.push(Change::upsert(ours.clone()));
+        plan.before.extend(there.into_iter().cloned());
+        plan.ours.push(ours);
+    }
+    Ok(plan)
+}
+
+/// What puts `before` back in the place of `ours`: exact DELETEs, which fail if somebody else wrote there meanwhile.
+pub(crate) fn undo(ours: &[RecordSet], before: &[RecordSet]) -> Vec<Change> {
+    ours.iter().cloned().map(Change::delete).chain(before.iter().cloned().map(Change::create)).collect()
+}
+
+/// What is at a name now, as seen from a roll-back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Now {
+    /// What we wrote.
+    Ours,
+    /// What was there before us.
+    Before,
+    /// Something else.
+    Foreign,
+}
+
+/// Compares what is at the name now with what we wrote and what was there before.
+pub(crate) fn compare(now: &[RecordSet], ours: &[RecordSet], before: &[RecordSet]) -> Now {
+    let has = |s: &RecordSet| now.iter().any(|n| n.same_content(s));
+    let of_our_kinds: Vec<&RecordSet> = now.iter().filter(|n| ours.iter().any(|o| o.kind == n.kind)).collect();
+    if ours.iter().all(has) && of_our_kinds.len() == ours.len() {
+        Now::Ours
+    } else if before.iter().all(has) && of_our_kinds.len() == before.len() {
+        Now::Before
+    } else {
+        Now::Foreign
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(s: &[&str]) -> Vec<String> {
+        s.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn new_changed_and_equal() {
+        let v4 = ips(&["192.0.2.1", "192.0.2.2"]);
+        let v6 = ips(&["2001:db8::1"]);
+        let p = plan(&[], "a.e.", 60, &v4, &v6).unwrap();
+        assert_eq!((p.changes.len(), p.before.len(), p.ours.len()), (2, 0, 2));
+        let old = RecordSet::simple("a.e.", "A", 300, &ips(&["192.0.2.9"]));
+        let txt = RecordSet::simple("a.e.", "TXT", 300, &ips(&["\"x\""]));
+        let p = plan(&[old.clone(), txt], "a.e.", 60, &v4, &[]).unwrap();
+        assert_eq!(p.before, [old.clone()]);
+        assert_eq!(undo(&p.ours, &p.before), [Change::delete(p.ours[0].clone()), Change::create(old)]);
+        // The order of values does not matter.
+        let same = RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.2", "192.0.2.1"]));
+        assert!(plan(&[same], "a.e.", 60, &v4, &[]).unwrap().changes.is_empty());
+    }
+
+    #[test]
+    fn refusals_and_warnings() {
+        let v4 = ips(&["192.0.2.1"]);
+        let cname = RecordSet::simple("a.e.", "CNAME", 300, &ips(&["b.e."]));
+        assert_eq!(
+            plan(&[cname], "a.e.", 60, &v4, &[]).unwrap_err().to_string(),
+            "cannot write a.e.: it is a CNAME (to b.e.), beside which no address can stand: delete the CNAME, or choose \
+             another name"
+        );
+        let mut routed = RecordSet::simple("a.e.", "A", 300, &v4);
+        routed.set_identifier = Some("blue".into());
+        let e = plan(&[routed], "a.e.", 60, &v4, &[]).unwrap_err().to_string();
+        assert!(e.contains("routing policy (set identifiers blue)"), "{e}");
+        let aaaa = RecordSet::simple("a.e.", "AAAA", 300, &ips(&["2001:db8::9"]));
+        let p = plan(&[aaaa], "a.e.", 60, &v4, &[]).unwrap();
+        assert!(p.warnings[0].contains("2001:db8::9"), "{:?}", p.warnings);
+        assert_eq!(plan(&[], "a.e.", 60, &[], &[]).unwrap().changes, []);
+    }
+
+    #[test]
+    fn whose_it_is() {
+        let ours = [RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.1"]))];
+        let before = [RecordSet::simple("a.e.", "A", 300, &ips(&["192.0.2.9"]))];
+        let other = [RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.7"]))];
+        assert_eq!(compare(&ours, &ours, &before), Now::Ours);
+        assert_eq!(compare(&before, &ours, &before), Now::Before);
+        assert_eq!(compare(&other, &ours, &before), Now::Foreign);
+        assert_eq!(compare(&[], &ours, &[]), Now::Before);
+    }
+}

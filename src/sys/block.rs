@@ -1,0 +1,220 @@
+//! Which disk of this machine is the volume.
+//!
+//! On Nitro only the serial number of the NVMe disk counts: names are handed out in the order in which disks turn up.
+//! Where there are no serials (Xen, a file that stands for a disk) the requested name counts, and the caller has to
+//! know that the name is the volume's: by a [`NameSnapshot`] taken before AttachVolume, or because the API says that
+//! the volume was attached there before.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use super::disk_tree::DiskTree;
+use super::{Root, mounts, names_in, read_trimmed};
+use crate::clock::Tick;
+use crate::scope::{Halt, Scope};
+
+const EBS_MODEL: &str = "Amazon Elastic Block Store";
+
+/// The disk with the serial of `volume_id`, such as `/dev/nvme1n1`; the node itself may still be missing.
+pub(crate) fn find_by_serial(root: &Root, volume_id: &str) -> Option<PathBuf> {
+    // The serial is the id without its dash.
+    let wanted = volume_id.replacen('-', "", 1);
+    if !wanted.starts_with("vol") {
+        return None;
+    }
+    let disk = nvme_disks(root).find(|d| d.is_ebs() && d.serial == wanted)?;
+    Some(root.path("/dev").join(disk.name))
+}
+
+/// Whether the EBS volumes of this machine have serials: it has an NVMe disk that is one (on Nitro, the boot disk).
+pub(crate) fn has_ebs_serials(root: &Root) -> bool {
+    nvme_disks(root).any(|d| d.is_ebs() && d.serial.starts_with("vol"))
+}
+
+struct NvmeDisk {
+    name: String,
+    serial: String,
+    model: Option<String>,
+}
+
+impl NvmeDisk {
+    /// An instance store has a model of its own. A kernel that gives no model leaves the serial to decide.
+    fn is_ebs(&self) -> bool {
+        self.model.as_deref().is_none_or(|m| m == EBS_MODEL)
+    }
+}
+
+fn nvme_disks(root: &Root) -> impl Iterator<Item = NvmeDisk> {
+    let dir = root.path("/sys/block");
+    names_in(&dir).into_iter().filter(|n| is_nvme_disk(n)).filter_map(move |name| {
+        let at = dir.join(&name);
+        // The single paths of a multipath disk are hidden: they have no node.
+        if read_trimmed(&at.join("hidden")).as_deref() == Some("1") {
+            return None;
+        }
+        let serial = read_trimmed(&at.join("device/serial"))?;
+        Some(NvmeDisk { name, serial, model: read_trimmed(&at.join("device/model")) })
+    })
+}
+
+/// `nvme1n1`; not `nvme0c0n1`, a single path of a multipath disk.
+fn is_nvme_disk(name: &str) -> bool {
+    let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    name.strip_prefix("nvme").and_then(|n| n.split_once('n')).is_some_and(|(c, n)| number(c) && number(n))
+}
+
+/// What tells a disk from another one that had the same name before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ident {
+    number: (u32, u32),
+    inode: u64,
+    born: (i64, u32),
+    /// Counts all disks since boot (Linux 5.15).
+    sequence: Option<String>,
+}
+
+/// A disk found by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// The node, with the root before it.
+    pub(crate) path: PathBuf,
+    /// Which disk it is.
+    pub(crate) ident: Ident,
+}
+
+/// The disk at the requested device name (`/dev/sdf` and `/dev/xvdf` are the same); never the one that holds `/`, nor
+/// an instance store.
+pub(crate) fn find_by_name(root: &Root, requested: &str) -> Option<Named> {
+    let letters = device_letters(requested)?;
+    let mut names = vec![format!("xvd{letters}"), format!("sd{letters}")];
+    if (requested.contains("/sd") || requested.starts_with("sd"))
+        && let Some(shifted) = shifted(root, letters)
+    {
+        // On such a kernel the plain name is another disk's.
+        names = vec![shifted];
+    }
+    names.into_iter().find_map(|name| {
+        let path = root.path("/dev").join(&name);
+        let ident = ident(root, &name)?;
+        (!is_root_or_instance_store(root, &path)).then_some(Named { path, ident })
+    })
+}
+
+/// `f` of `/dev/sdf` or `xvdf`, `bb` of `/dev/xvdbb`, `f1` of `/dev/sdf1`.
+fn device_letters(requested: &str) -> Option<&str> {
+    let name = requested.strip_prefix("/dev/").unwrap_or(requested);
+    let letters = name.strip_prefix("xvd").or_else(|| name.strip_prefix("sd"))?;
+    let stem = letters.trim_end_matches(|c: char| c.is_ascii_digit());
+    let ok = matches!(stem.len(), 1 | 2) && stem.bytes().all(|b| b.is_ascii_lowercase()) && letters.len() <= 4;
+    ok.then_some(letters)
+}
+
+/// Some kernels for Xen show `sda` as `xvde` and so on. They can be known by where `/` is.
+fn shifted(root: &Root, letters: &str) -> Option<String> {
+    let on_xvde = mounts::root_sources(root).iter().any(|s| s.starts_with("/dev/xvde"));
+    let has_xvda = names_in(&root.path("/sys/block")).iter().any(|n| n.starts_with("xvda"));
+    let first = letters.bytes().next().filter(|b| on_xvde && !has_xvda && *b <= b'v')?;
+    Some(format!("xvd{}{}", char::from(first + 4), letters.get(1..)?))
+}
+
+fn ident(root: &Root, name: &str) -> Option<Ident> {
+    let path = root.path("/dev").join(name);
+    let kind = std::fs::metadata(&path).ok()?.file_type();
+    // A plain file can stand for a disk, but not in the real /dev.
+    if !(kind.is_block_device() || (kind.is_file() && !root.is_real())) {
+        return None;
+    }
+    let of = StatxFlags::INO | StatxFlags::BTIME;
+    let stat = rustix::fs::statx(CWD, &path, AtFlags::SYMLINK_NOFOLLOW, of).ok()?;
+    Some(Ident {
+        number: (stat.stx_rdev_major, stat.stx_rdev_minor),
+        inode: stat.stx_ino,
+        born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+        sequence: read_trimmed(&root.path("/sys/block").join(name).join("diskseq")),
+    })
+}
+
+/// Whether the disk at `node` holds `/` (itself, by a partition or by a mapping), or is an instance store.
+pub(crate) fn is_root_or_instance_store(root: &Root, node: &Path) -> bool {
+    let tree = DiskTree::of(root, node);
+    let instance_store = tree.names.first().is_some_and(|name| {
+        let model = read_trimmed(&root.path("/sys/block").join(name).join("device/model"));
+        is_nvme_disk(name) && model.is_some_and(|m| m != EBS_MODEL)
+    });
+    instance_store || mounts::holds_root(root, &tree)
+}
+
+/// The names `sdX` and `xvdX` that this machine has a disk for, without `/dev/`, sorted: none of them is free.
+pub(crate) fn names_in_use(root: &Root) -> Vec<String> {
+    let mut names: Vec<String> = ["/sys/block", "/dev"]
+        .iter()
+        .flat_map(|dir| names_in(&root.path(dir)))
+        .filter(|n| device_letters(n).is_some())
+        .map(|n| n.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The disks that had a name before AttachVolume was called.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NameSnapshot(BTreeMap<PathBuf, Ident>);
+
+impl NameSnapshot {
+    /// The disks that there are now.
+    pub(crate) fn take(root: &Root) -> NameSnapshot {
+        let named = |name: String| Some((root.path("/dev").join(&name), ident(root, &name)?));
+        let all = names_in(&root.path("/dev")).into_iter().filter(|n| device_letters(n).is_some());
+        NameSnapshot(all.filter_map(named).collect())
+    }
+
+    /// The disk at the requested name, if it was not there when the snapshot was taken.
+    pub(crate) fn appeared(&self, root: &Root, requested: &str) -> Option<Named> {
+        find_by_name(root, requested).filter(|n| self.0.get(&n.path) != Some(&n.ident))
+    }
+}
+
+/// Whether the disk at `node` can be opened and read. Of a plain file in place of a disk nothing is read: it may be
+/// empty.
+pub(crate) fn node_ready(node: &Path) -> io::Result<()> {
+    let mut file = File::open(node)?;
+    if file.metadata()?.file_type().is_block_device() {
+        file.read_exact(&mut [0; 512])?;
+    }
+    Ok(())
+}
+
+/// The pace at which something that happens in the machine is looked for: every 5 ms in the first second, then every
+/// 25 ms, after five seconds every 100 ms. It costs a scan of sysfs each time, but no time that a boot would feel.
+#[derive(Debug)]
+pub(crate) struct Pace(Tick);
+
+impl Pace {
+    /// Begins now.
+    pub(crate) fn start(scope: &Scope) -> Pace {
+        Pace(scope.clock.now())
+    }
+
+    /// Waits until the next look.
+    pub(crate) fn wait(&self, scope: &Scope) -> Result<(), Halt> {
+        scope.sleep(Pace::step(scope.clock.now().since(self.0)))
+    }
+
+    fn step(passed: Duration) -> Duration {
+        Duration::from_millis(match passed.as_secs() {
+            0 => 5,
+            1..5 => 25,
+            _ => 100,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

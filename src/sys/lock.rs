@@ -1,0 +1,234 @@
+//! Locks between the daemons of one instance: one per domain for the whole life of a daemon, and a short one around
+//! the choice of a device name.
+//!
+//! They are flock(2) locks on files in `/run/ec2fleetd`: the kernel frees them with the process, however it ends. The
+//! files are never removed; a file that is taken away under a waiting process would be two locks.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::Root;
+use crate::scope::{Halt, Scope};
+
+const DIR: &str = "/run/ec2fleetd";
+
+/// Why a lock could not be had.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another process has it.
+    Held {
+        /// What is locked, in words.
+        what: String,
+        /// Its process, as far as it wrote it down.
+        pid: Option<u32>,
+    },
+    /// It was not free in time.
+    Halted {
+        /// What is locked, in words.
+        what: String,
+        /// Why the wait ended.
+        halt: Halt,
+    },
+    /// The file could not be made or locked.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::Held { what, pid: Some(pid) } => write!(f, "{what} is being run by process {pid}"),
+            LockError::Held { what, pid: None } => write!(f, "{what} is being run by another process"),
+            LockError::Halted { what, .. } => write!(f, "another ec2fleetd keeps {what} locked"),
+            LockError::Io { path, .. } => write!(f, "cannot lock {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for LockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LockError::Held { .. } => None,
+            LockError::Halted { halt, .. } => Some(halt),
+            LockError::Io { cause, .. } => Some(cause),
+        }
+    }
+}
+
+/// The right to run a domain; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct DomainLock {
+    _file: File,
+}
+
+impl DomainLock {
+    /// Takes it, or says at once who has it.
+    pub(crate) fn acquire(root: &Root, domain: &str) -> Result<DomainLock, LockError> {
+        let path = root.path(DIR).join(file_name(domain));
+        let failed = |cause| LockError::Io { path: path.clone(), cause };
+        let mut file = open(root, &path).map_err(failed)?;
+        if try_lock(&file).map_err(failed)? {
+            note_pid(&mut file).map_err(failed)?;
+            return Ok(DomainLock { _file: file });
+        }
+        let mut text = String::new();
+        let _ = file.take(20).read_to_string(&mut text);
+        Err(LockError::Held { what: format!("domain '{domain}'"), pid: text.trim().parse().ok() })
+    }
+}
+
+/// The right to choose a free device name and request it; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct DeviceNameLock {
+    _file: File,
+}
+
+impl DeviceNameLock {
+    /// Waits for it as long as `scope` goes on.
+    pub(crate) fn acquire(root: &Root, scope: &Scope) -> Result<DeviceNameLock, LockError> {
+        let path = root.path(DIR).join("device-names.lock");
+        let failed = |cause| LockError::Io { path: path.clone(), cause };
+        let mut file = open(root, &path).map_err(failed)?;
+        while !try_lock(&file).map_err(failed)? {
+            let halted = |halt| LockError::Halted { what: "the choice of device names".to_owned(), halt };
+            scope.sleep(Duration::from_millis(20)).map_err(halted)?;
+        }
+        note_pid(&mut file).map_err(failed)?;
+        Ok(DeviceNameLock { _file: file })
+    }
+}
+
+fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(root.path(DIR))?;
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn note_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// A domain's name may be any text; two domains never share a file.
+fn file_name(domain: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if !domain.is_empty() && domain.len() <= 100 && domain.bytes().all(plain) {
+        return format!("domain.{domain}.lock");
+    }
+    let hash: String = Sha256::digest(domain).iter().map(|b| format!("{b:02x}")).collect();
+    format!("domain-hash.{hash}.lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::sys::testing::TestDir;
+
+    #[test]
+    fn names_of_files() {
+        assert_eq!(file_name("my.app-1"), "domain.my.app-1.lock");
+        let hashed = ["", "a/b", "../../etc", "a b", "\u{e9}", &"x".repeat(101), "a\0"].map(file_name);
+        assert!(hashed.iter().all(|n| n.starts_with("domain-hash.") && n.len() == 81 && !n.contains('/')));
+        assert_eq!(hashed.iter().collect::<std::collections::BTreeSet<_>>().len(), hashed.len());
+    }
+
+    #[test]
+    fn a_domain_has_one_daemon() {
+        let t = TestDir::new();
+        let first = DomainLock::acquire(&t.root(), "a").unwrap();
+        let refused = DomainLock::acquire(&t.root(), "a").unwrap_err();
+        let text = format!("domain 'a' is being run by process {}", std::process::id());
+        assert_eq!(refused.to_string(), text);
+        DomainLock::acquire(&t.root(), "b").unwrap();
+        drop(first);
+        DomainLock::acquire(&t.root(), "a").unwrap();
+        let mode = |path: &str| t.0.join(path).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("run/ec2fleetd"), mode("run/ec2fleetd/domain.a.lock")), (0o700, 0o600));
+    }
+
+    /// Does something only when the test below runs it in a process of its own.
+    #[test]
+    fn process_that_locks() {
+        if std::env::var_os("EC2FLEETD_TEST_CHILD").is_none() {
+            return;
+        }
+        let root = Root::from_env();
+        let _lock = DomainLock::acquire(&root, "a").unwrap();
+        std::fs::write(root.path("/locked"), "").unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_killed_process_keeps_no_lock() {
+        let t = TestDir::new();
+        let mut other = Command::new(std::env::current_exe().unwrap());
+        other
+            .args(["--exact", "sys::lock::tests::process_that_locks"])
+            .env("EC2FLEETD_TEST_CHILD", "1")
+            .env("EC2FLEETD_ROOT", &t.0);
+        let mut other = other.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while !t.0.join("locked").exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let refused = DomainLock::acquire(&t.root(), "a").unwrap_err().to_string();
+        assert_eq!(refused, format!("domain 'a' is being run by process {}", other.id()));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        DomainLock::acquire(&t.root(), "a").unwrap();
+    }
+
+    #[test]
+    fn the_choice_of_device_names_is_waited_for() {
+        let t = TestDir::new();
+        let clock = Arc::new(Clock::new(None).unwrap());
+        let scope = |ms| Scope::new(&clock, Duration::from_millis(ms), None);
+        let first = DeviceNameLock::acquire(&t.root(), &scope(0)).unwrap();
+        let refused = DeviceNameLock::acquire(&t.root(), &scope(30)).unwrap_err();
+        assert_eq!(refused.to_string(), "another ec2fleetd keeps the choice of device names locked");
+        std::thread::scope(|s| {
+            let waits = s.spawn(|| DeviceNameLock::acquire(&t.root(), &scope(60_000)).is_ok());
+            std::thread::sleep(Duration::from_millis(30));
+            drop(first);
+            assert!(waits.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn text_of_a_failure() {
+        let t = TestDir::new();
+        t.file("run", "not a directory");
+        let path = t.0.join("run/ec2fleetd/domain.a.lock");
+        let e = DomainLock::acquire(&t.root(), "a").unwrap_err();
+        assert_eq!(e.to_string(), format!("cannot lock {}", path.display()));
+        let unknown = LockError::Held { what: "domain 'a'".to_owned(), pid: None };
+        assert_eq!(unknown.to_string(), "domain 'a' is being run by another process");
+    }
+}

@@ -1,0 +1,130 @@
+//! The machine below us: block devices, mounts, locks, signals, the host name, systemd's readiness protocol.
+//!
+//! Everything that is a path under `/dev`, `/sys`, `/proc` or `/run` goes through [`Root`], so that a test can put a
+//! tree of plain files in its place. Nothing here knows AWS or the config.
+
+pub(crate) mod block;
+pub(crate) mod disk_tree;
+pub(crate) mod holders;
+pub(crate) mod hostname;
+pub(crate) mod lock;
+pub(crate) mod mounts;
+pub(crate) mod notify;
+pub(crate) mod signals;
+
+use std::path::{Path, PathBuf};
+
+/// What stands before `/dev`, `/sys`, `/proc` and `/run`: nothing, or the directory in `EC2FLEETD_ROOT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Root(Option<PathBuf>);
+
+impl Root {
+    /// The root that the environment names.
+    pub(crate) fn from_env() -> Root {
+        match std::env::var_os("EC2FLEETD_ROOT") {
+            Some(dir) => Root::at(Path::new(&dir)),
+            None => Root(None),
+        }
+    }
+
+    /// The root at `dir`; an empty one and `/` are the real one.
+    pub(crate) fn at(dir: &Path) -> Root {
+        if dir.as_os_str().is_empty() || dir == Path::new("/") {
+            return Root(None);
+        }
+        // Commands get paths below it and may run elsewhere.
+        Root(Some(std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf())))
+    }
+
+    /// Where `path` (absolute) is really. Commands get this path too; on a real system it is `path` itself.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        match &self.0 {
+            None => path.to_path_buf(),
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        }
+    }
+
+    /// Whether this is the machine's own root.
+    pub(crate) fn is_real(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// The text of a small file of the kernel, trimmed; `None` if it cannot be read.
+fn read_trimmed(path: &Path) -> Option<String> {
+    let text = std::fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&text).trim_matches([' ', '\n', '\0']).to_owned())
+}
+
+/// The names in a directory, sorted; none if it cannot be read.
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A directory of a test that is removed at its end.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Root;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[derive(Debug)]
+    pub(crate) struct TestDir(pub(crate) PathBuf);
+
+    impl TestDir {
+        pub(crate) fn new() -> TestDir {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("ec2fleetd-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let dir = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            TestDir(dir)
+        }
+
+        pub(crate) fn root(&self) -> Root {
+            Root::at(&self.0)
+        }
+
+        /// Writes a file below it, with its directories.
+        pub(crate) fn file(&self, path: &str, text: &str) -> PathBuf {
+            let path = self.0.join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        /// Makes a symbolic link below it.
+        pub(crate) fn link(&self, path: &str, target: impl AsRef<Path>) {
+            let path = self.0.join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(target, path).unwrap();
+        }
+    }
+
+    impl Drop for TestDir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_goes_before_the_path_and_the_real_one_does_not() {
+        assert_eq!(Root::at(Path::new("/t")).path("/dev/xvdf"), Path::new("/t/dev/xvdf"));
+        for real in ["", "/"] {
+            let root = Root::at(Path::new(real));
+            assert!(root.is_real());
+            assert_eq!(root.path("/dev/xvdf"), Path::new("/dev/xvdf"));
+        }
+    }
+}

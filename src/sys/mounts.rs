@@ -1,0 +1,225 @@
+//! What is mounted from a disk, and how it is taken away before a detach.
+//!
+//! A roll-back unmounts only what was mounted during this run ([`MountSet`]): what was there before belongs to someone
+//! else, and the disk is then left attached. Never a forced or a lazy unmount: after a lazy one the file system lives on
+//! without anybody seeing it, and a detach would cut it off while it writes.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use super::Root;
+use super::disk_tree::{DiskTree, Number, parse_number};
+use super::holders::{Holder, holders};
+use crate::scope::Scope;
+
+/// One line of a mountinfo, see proc_pid_mountinfo(5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mount {
+    /// Its number; used again after an unmount.
+    pub(crate) id: u64,
+    /// The number of the mount that it stands on.
+    pub(crate) parent: u64,
+    /// Device number of its files; for btrfs and the like one of no device.
+    pub(crate) number: Number,
+    /// Where it is mounted.
+    pub(crate) point: PathBuf,
+    /// Kind of file system.
+    pub(crate) kind: String,
+    /// What is mounted: a device, or just a word.
+    pub(crate) source: String,
+}
+
+impl Mount {
+    fn parse(line: &[u8]) -> Option<Mount> {
+        let mut fields = line.split(|b| *b == b' ');
+        let mut text = || fields.next().map(unescape);
+        let number_of = |b: Vec<u8>| String::from_utf8(b).ok()?.parse::<u64>().ok();
+        let id = number_of(text()?)?;
+        let parent = number_of(text()?)?;
+        let number = parse_number(&String::from_utf8(text()?).ok()?)?;
+        let _within = text()?;
+        let point = PathBuf::from(OsString::from_vec(text()?));
+        // Options, then any number of optional fields, then a dash.
+        while text()? != b"-" {}
+        let kind = String::from_utf8_lossy(&text()?).into_owned();
+        let source = String::from_utf8_lossy(&text()?).into_owned();
+        Some(Mount { id, parent, number, point, kind, source })
+    }
+
+    /// Whether it is mounted from a device of `tree`.
+    pub(crate) fn is_on(&self, root: &Root, tree: &DiskTree) -> bool {
+        tree.numbers.contains(&self.number) || tree.is_source(root, &self.source)
+    }
+}
+
+/// `\040` for a space and so on.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let code = octal.map(|d| d.iter().fold(0u32, |n, b| n * 8 + u32::from(b - b'0')));
+        match code.and_then(|c| u8::try_from(c).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+/// The mounts in a mountinfo, in its order; none if there is no such file.
+pub(super) fn read(root: &Root, path: &Path) -> Vec<Mount> {
+    let text = std::fs::read(root.path(path)).unwrap_or_default();
+    text.split(|b| *b == b'\n').filter_map(Mount::parse).collect()
+}
+
+fn read_own(root: &Root) -> Vec<Mount> {
+    read(root, Path::new("/proc/self/mountinfo"))
+}
+
+/// What is mounted from the disk at `node`, a partition of it or something built on it, in the order of mounting.
+pub(crate) fn mounts_of(root: &Root, node: &Path) -> Vec<Mount> {
+    let tree = DiskTree::of(root, node);
+    read_own(root).into_iter().filter(|m| m.is_on(root, &tree)).collect()
+}
+
+/// Whether `/` is on a device of `tree`.
+pub(super) fn holds_root(root: &Root, tree: &DiskTree) -> bool {
+    read_own(root).iter().any(|m| m.point == Path::new("/") && m.is_on(root, tree))
+}
+
+/// What is mounted at `/`.
+pub(super) fn root_sources(root: &Root) -> Vec<String> {
+    read_own(root).into_iter().filter(|m| m.point == Path::new("/")).map(|m| m.source).collect()
+}
+
+/// What was mounted when the run began.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MountSet(BTreeSet<Mount>);
+
+impl MountSet {
+    /// What is mounted now.
+    pub(crate) fn take(root: &Root) -> MountSet {
+        MountSet(read_own(root).into_iter().collect())
+    }
+}
+
+/// A disk that must stay attached, and who holds it.
+#[derive(Debug)]
+pub(crate) struct StillHeld {
+    /// Its path.
+    pub(crate) device: PathBuf,
+    /// Why it could not be unmounted, where that failed with something else than "busy".
+    pub(crate) cause: Option<String>,
+    /// Who holds it; may be empty if `cause` says it.
+    pub(crate) holders: Vec<Holder>,
+}
+
+impl fmt::Display for StillHeld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED: usize = 6;
+        write!(f, "{} is still in use", self.device.display())?;
+        if let Some(cause) = &self.cause {
+            write!(f, ": {cause}")?;
+        }
+        for (n, holder) in self.holders.iter().take(NAMED).enumerate() {
+            write!(f, "{} {holder}", if n == 0 { ", held by" } else { ";" })?;
+        }
+        match self.holders.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for StillHeld {}
+
+/// How long a disk may be busy for a moment (udev looks at it, a process is ending) before it counts as held.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Unmounts what this run mounted from the disk at `node` (`before`: what was mounted when it began), last first, each
+/// written out before. `Ok`: nothing holds the disk any more.
+pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &Scope) -> Result<(), StillHeld> {
+    let mut cause = None;
+    let mut patience = None;
+    loop {
+        let mounted = mounts_of(root, node);
+        // With a mount that is not ours the disk stays, so nothing of it is taken away.
+        if !mounted.iter().any(|m| before.0.contains(m)) {
+            cause = None;
+            for mount in mounted.iter().rev() {
+                match unmount(mount, scope) {
+                    Ok(()) => {
+                        log::info!("unmounted {}", mount.point.display());
+                        patience = None;
+                    }
+                    // Busy, or a mount of ours below it is still to go: the next turn tells.
+                    Err(Failed::Busy) => {}
+                    Err(Failed::Other(text)) => {
+                        cause = cause.or(Some(format!("cannot unmount {}: {text}", mount.point.display())));
+                    }
+                }
+            }
+        }
+        let holders = holders(root, node);
+        if holders.is_empty() {
+            return Ok(());
+        }
+        // Counted from here: writing out is given all the time that there is.
+        if patience.get_or_insert_with(|| scope.within(PATIENCE)).sleep(Duration::from_millis(100)).is_err() {
+            return Err(StillHeld { device: node.to_path_buf(), cause, holders });
+        }
+    }
+}
+
+enum Failed {
+    Busy,
+    Other(String),
+}
+
+/// Writing out may take long, and on a dead disk for ever: it is done beside, so that the scope still ends.
+fn unmount(mount: &Mount, scope: &Scope) -> Result<(), Failed> {
+    let (done, wait) = mpsc::channel();
+    let (point, id) = (mount.point.clone(), mount.id);
+    let work = move || {
+        let _ = done.send(sync_and_unmount(&point, id));
+    };
+    let thread = std::thread::Builder::new().name("unmount".into()).spawn(work);
+    thread.map_err(|e| Failed::Other(e.to_string()))?;
+    match wait.recv_timeout(scope.clock.real(scope.remaining())) {
+        Ok(Err(Errno::BUSY)) => Err(Failed::Busy),
+        Ok(other) => other.map_err(|e| Failed::Other(std::io::Error::from(e).to_string())),
+        Err(_) => Err(Failed::Other("its data is still being written".to_owned())),
+    }
+}
+
+fn sync_and_unmount(point: &Path, id: u64) -> rustix::io::Result<()> {
+    let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let dir = rustix::fs::open(point, how, Mode::empty())?;
+    // Something else may be mounted over it by now: then the path is not ours.
+    let stat = rustix::fs::statx(&dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 && stat.stx_mnt_id != id {
+        return Err(Errno::BUSY);
+    }
+    rustix::fs::syncfs(&dir)?;
+    drop(dir);
+    rustix::mount::unmount(point, UnmountFlags::NOFOLLOW)
+}
+
+#[cfg(test)]
+mod tests;

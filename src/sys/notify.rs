@@ -1,0 +1,104 @@
+//! Tells systemd how the start goes: the datagrams of sd_notify(3).
+//!
+//! Nothing here fails its caller: without systemd there is nobody to tell.
+
+use std::ffi::OsString;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// The way to the service manager, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>);
+
+impl Notifier {
+    /// By `NOTIFY_SOCKET`: a path, or an abstract name after an `@`.
+    pub(crate) fn from_env() -> Notifier {
+        Notifier::to(std::env::var_os("NOTIFY_SOCKET"))
+    }
+
+    fn to(socket: Option<OsString>) -> Notifier {
+        let connect = |name: &OsString| {
+            let address = match name.as_bytes() {
+                [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+                [b'/', ..] => SocketAddr::from_pathname(name),
+                _ => Err(std::io::ErrorKind::Unsupported.into()),
+            }?;
+            let socket = UnixDatagram::unbound()?;
+            // A manager that does not read must not hold us up.
+            socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+            Ok((socket, address))
+        };
+        Notifier(socket.filter(|s| !s.is_empty()).and_then(|name| {
+            let tried: std::io::Result<_> = connect(&name);
+            tried.inspect_err(|e| log::warn!("cannot use NOTIFY_SOCKET={}: {e}", name.display())).ok()
+        }))
+    }
+
+    /// The daemon is ready.
+    pub(crate) fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// One line on what is going on.
+    pub(crate) fn status(&self, text: &str) {
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+        self.send(&format!("STATUS={line}"));
+    }
+
+    /// The daemon is on its way out.
+    pub(crate) fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    /// The start (or the stop) goes on for so long from now.
+    pub(crate) fn extend_timeout(&self, by: Duration) {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
+    }
+
+    fn send(&self, message: &str) {
+        if let Some((socket, address)) = &self.0
+            && let Err(e) = socket.send_to_addr(message.as_bytes(), address)
+        {
+            log::debug!("cannot tell systemd {message}: {e}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::TestDir;
+
+    fn says_all(n: &Notifier, manager: &UnixDatagram) {
+        n.ready();
+        n.status("waits for\nvol-1");
+        n.stopping();
+        n.extend_timeout(Duration::from_millis(1500));
+        let mut buffer = [0; 100];
+        for text in ["READY=1", "STATUS=waits for vol-1", "STOPPING=1", "EXTEND_TIMEOUT_USEC=1500000"] {
+            let size = manager.recv(&mut buffer).unwrap();
+            assert_eq!(std::str::from_utf8(&buffer[..size]).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_path_and_an_abstract_name() {
+        let t = TestDir::new();
+        let path = t.0.join("notify");
+        says_all(&Notifier::to(Some(path.clone().into())), &UnixDatagram::bind(&path).unwrap());
+        let name = format!("ec2fleetd-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        says_all(&Notifier::to(Some(format!("@{name}").into())), &UnixDatagram::bind_addr(&address).unwrap());
+    }
+
+    #[test]
+    fn nobody_to_tell_is_no_failure() {
+        for socket in [None, Some(""), Some("/nowhere/at/all"), Some("vsock:2:1234")] {
+            let n = Notifier::to(socket.map(OsString::from));
+            n.ready();
+            n.status("x");
+        }
+    }
+}
