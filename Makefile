@@ -1,6 +1,6 @@
 # What can be done here. `make` alone lists it.
 #
-# Variables: PREFIX (/usr/local), DESTDIR (empty), UNITDIR, BIN (the binary to install), ARCH (x86_64 or aarch64),
+# Variables: PREFIX (/usr/local), DESTDIR (empty), UNITDIR, CONFDIR, BIN (the binary to install), ARCH (x86_64 or aarch64),
 # CARGO_TARGET_DIR (target).
 
 SHELL = /bin/sh
@@ -16,6 +16,8 @@ ARCH ?= $(shell uname -m)
 
 PREFIX ?= /usr/local
 DOCDIR = $(PREFIX)/share/doc/ec2fleetd
+# Named by the units too: change it there as well.
+CONFDIR ?= /etc/ec2fleetd
 # systemd reads units from /usr and /usr/local; for another prefix they must go to /etc to be found at all.
 UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib/systemd/system,/etc/systemd/system)
 
@@ -58,12 +60,12 @@ install: ## install binary, units and examples (PREFIX, DESTDIR, BIN=file)
 	done; \
 	install -m 0644 LICENSE $(wildcard README.md) '$(DESTDIR)$(DOCDIR)'; \
 	install -m 0644 cloud-init/* '$(DESTDIR)$(DOCDIR)/cloud-init'; \
-	[ -d '$(DESTDIR)/etc/ec2fleetd' ] || install -d -m 0700 '$(DESTDIR)/etc/ec2fleetd'
+	[ -d '$(DESTDIR)$(CONFDIR)' ] || install -d -m 0700 '$(DESTDIR)$(CONFDIR)'
 
 uninstall: ## remove what install made; configs in /etc/ec2fleetd stay
 	rm -f '$(DESTDIR)$(PREFIX)/bin/ec2fleetd' '$(DESTDIR)$(UNITDIR)/ec2fleetd.service' '$(DESTDIR)$(UNITDIR)/ec2fleetd@.service'
 	rm -rf '$(DESTDIR)$(DOCDIR)'
-	-rmdir '$(DESTDIR)/etc/ec2fleetd' 2>/dev/null
+	-rmdir '$(DESTDIR)$(CONFDIR)' 2>/dev/null
 
 clean: ## remove all that was built
 	$(CARGO) clean
