@@ -1,0 +1,75 @@
+# What can be done here. `make` alone lists it.
+#
+# Variables: PREFIX (/usr/local), DESTDIR (empty), UNITDIR, CONFDIR, BIN (the binary to install), ARCH (x86_64 or aarch64),
+# CARGO_TARGET_DIR (target).
+
+SHELL = /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help build test demo bench static lint install uninstall clean
+
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
+export CARGO_TARGET_DIR := $(TARGET)
+VENV = $(TARGET)/venv
+PYTHON = $(VENV)/bin/python
+ARCH ?= $(shell uname -m)
+
+PREFIX ?= /usr/local
+DOCDIR = $(PREFIX)/share/doc/ec2fleetd
+# Named by the units too: change it there as well.
+CONFDIR ?= /etc/ec2fleetd
+# systemd reads units from /usr and /usr/local; for another prefix they must go to /etc to be found at all.
+UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib/systemd/system,/etc/systemd/system)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: ## release binary for this machine: target/release/ec2fleetd
+	$(CARGO) build --release --locked
+
+test: $(VENV)/.stamp ## set up all that the tests need under target/, run every test
+	CARGO='$(CARGO)' PYTHON='$(PYTHON)' tests/run.sh </dev/null
+
+demo: $(VENV)/.stamp build ## two domains come up and go down, against a stand-in for AWS
+	$(CARGO) build --release --locked --example fakeaws
+	EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' '$(PYTHON)' tests/demo/demo.py
+
+bench: $(VENV)/.stamp build ## measure what the README promises; fails where a bound is missed
+	$(CARGO) build --release --locked --example fakeaws
+	EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' '$(PYTHON)' tests/bench/bench.py
+
+static: ## one static file for any Linux (ARCH=aarch64 for the other processor)
+	@CARGO='$(CARGO)' init/build-static.sh '$(ARCH)'
+
+lint: ## rustfmt and clippy, as CI runs them
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# The binary is whichever of `make build` and `make static` ran last; nothing is compiled here, so that root needs no cargo.
+install: ## install binary, units and examples (PREFIX, DESTDIR, BIN=file)
+	@set -eu; bin='$(BIN)'; \
+	[ -n "$$bin" ] || bin=$$(ls -t '$(TARGET)/release/ec2fleetd' \
+	  "$(TARGET)/$$(uname -m)-unknown-linux-musl/release/ec2fleetd" 2>/dev/null | head -n 1); \
+	[ -n "$$bin" ] || { echo "nothing to install: run 'make build' or 'make static' first, or give BIN=file" >&2; exit 1; }; \
+	echo "install $$bin to $(DESTDIR)$(PREFIX)/bin, units to $(DESTDIR)$(UNITDIR)"; \
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)/cloud-init'; \
+	install -m 0755 "$$bin" '$(DESTDIR)$(PREFIX)/bin/ec2fleetd'; \
+	for unit in init/systemd/*.service; do \
+	  sed 's|/usr/local/bin/ec2fleetd|$(PREFIX)/bin/ec2fleetd|' "$$unit" >"$(DESTDIR)$(UNITDIR)/$${unit##*/}"; \
+	  chmod 0644 "$(DESTDIR)$(UNITDIR)/$${unit##*/}"; \
+	done; \
+	install -m 0644 LICENSE $(wildcard README.md) '$(DESTDIR)$(DOCDIR)'; \
+	install -m 0644 cloud-init/* '$(DESTDIR)$(DOCDIR)/cloud-init'; \
+	[ -d '$(DESTDIR)$(CONFDIR)' ] || install -d -m 0700 '$(DESTDIR)$(CONFDIR)'
+
+uninstall: ## remove what install made; configs in /etc/ec2fleetd stay
+	rm -f '$(DESTDIR)$(PREFIX)/bin/ec2fleetd' '$(DESTDIR)$(UNITDIR)/ec2fleetd.service' '$(DESTDIR)$(UNITDIR)/ec2fleetd@.service'
+	rm -rf '$(DESTDIR)$(DOCDIR)'
+	-rmdir '$(DESTDIR)$(CONFDIR)' 2>/dev/null
+
+clean: ## remove all that was built
+	$(CARGO) clean
+
+$(VENV)/.stamp: tests/requirements.txt tests/venv.sh
+	tests/venv.sh '$(VENV)' </dev/null
+	@touch '$@'
