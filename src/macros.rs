@@ -218,6 +218,12 @@ impl Template {
             _ => None,
         }
     }
+
+    /// Whether the macro `name` (of [`NAMES`] or `all_json`) occurs.
+    #[cfg(test)]
+    pub(crate) fn uses(&self, name: &str) -> bool {
+        self.parts.iter().any(|p| matches!(p, Part::Macro(n) if *n == name))
+    }
 }
 
 /// The macro that stands between two braces.

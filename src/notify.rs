@@ -83,7 +83,11 @@ fn subject(text: &str) -> String {
 
 fn ascii(subject: &str) -> String {
     let text: String = subject.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
-    if text.starts_with(|c: char| c.is_ascii_graphic()) { text } else { format!("-{text}").chars().take(SUBJECT_LIMIT).collect() }
+    if text.starts_with(|c: char| c.is_ascii_graphic()) {
+        text
+    } else {
+        format!("-{text}").chars().take(SUBJECT_LIMIT).collect()
+    }
 }
 
 /// The body within `limit` bytes: shorter in `transaction_log` first, then in `error`, and only then cut.

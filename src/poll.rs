@@ -72,7 +72,11 @@ mod tests {
 
     #[test]
     fn which_notices_count() {
-        let n = |action: &str| Notice { action: action.into(), time: datetime!(2026-01-01 12:00 UTC), time_text: String::new() };
+        let n = |action: &str| Notice {
+            action: action.into(),
+            time: datetime!(2026-01-01 12:00 UTC),
+            time_text: String::new(),
+        };
         let now = datetime!(2026-01-01 11:58 UTC);
         for action in ["terminate", "stop", "hibernate"] {
             assert!(valid(&n(action), now));

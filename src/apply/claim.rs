@@ -77,7 +77,8 @@ impl DomainRun {
                     if !std::mem::replace(&mut said, true) {
                         log::info!("{}: waiting for the device name {device}: it was in use a moment ago", d.path);
                     }
-                    let waiting = |h| Failure::halted(format!("cannot attach {} as {device}: it stays in use", v.id), h);
+                    let waiting =
+                        |h| Failure::halted(format!("cannot attach {} as {device}: it stays in use", v.id), h);
                     self.sleep(scope, pause).map_err(waiting)?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }
@@ -148,18 +149,20 @@ impl DomainRun {
                     }
                     self.refused(d, unsure);
                 }
-                Class::NameTaken => match self.attached_here(scope)?.into_iter().find(|(n, _)| devices::same_device(n, device)) {
-                    Some((_, id)) if id == v.id => {
-                        self.with_volume(&d.path, |h| h.attached = Done::Yes);
-                        return Ok(Attempt::Ours);
+                Class::NameTaken => {
+                    match self.attached_here(scope)?.into_iter().find(|(n, _)| devices::same_device(n, device)) {
+                        Some((_, id)) if id == v.id => {
+                            self.with_volume(&d.path, |h| h.attached = Done::Yes);
+                            return Ok(Attempt::Ours);
+                        }
+                        // Ours may be the one that holds the name, and the list not know it yet.
+                        None if unsure => {}
+                        by => {
+                            self.refused(d, unsure);
+                            return Ok(Attempt::NameTaken(by.map(|(_, id)| id)));
+                        }
                     }
-                    // Ours may be the one that holds the name, and the list not know it yet.
-                    None if unsure => {}
-                    by => {
-                        self.refused(d, unsure);
-                        return Ok(Attempt::NameTaken(by.map(|(_, id)| id)));
-                    }
-                },
+                }
                 Class::Gone | Class::OtherZone => {
                     self.refused(d, unsure);
                     return Ok(Attempt::Lost(format!("it is not to be had here: {error}")));

@@ -140,7 +140,9 @@ impl DomainRun {
         };
         loop {
             match &now {
-                None if seen || self.shared.clock.now() >= unseen_until => return dead("does not exist any more".into()),
+                None if seen || self.shared.clock.now() >= unseen_until => {
+                    return dead("does not exist any more".into());
+                }
                 None => {}
                 Some(v) => match standing(v, &facts.instance_id, &facts.zone) {
                     // What lost its in-transit tag was committed once: it is pool data, not ours to start anew.

@@ -73,9 +73,10 @@ impl DomainRun {
             return Err(Failure::new(format!("{id} vanished while it was being attached")));
         };
         match standing(&v, &facts.instance_id, &facts.zone) {
-            Standing::Here(_) => {
-                Ok(v.attachments.iter().any(|a| a.instance_id == facts.instance_id && a.state == AttachmentState::Attached))
-            }
+            Standing::Here(_) => Ok(v
+                .attachments
+                .iter()
+                .any(|a| a.instance_id == facts.instance_id && a.state == AttachmentState::Attached)),
             // The picture may be older than our call.
             Standing::Free | Standing::Changing(_) => {
                 log::debug!("{id}: EC2 does not show the attachment as {device} (yet): {}", v.state.name());

@@ -134,10 +134,10 @@ impl DomainRun {
         values.volume_pool.clone_from(&d.pool_name);
         values.attached_device = Some(a.disk.display().to_string());
         values.daemon_state = Some(crate::model::Event::Starting);
-        self.shared.runner.run_blocks(&d.path, &d.exec, None, &values, scope, None).map_err(|e| Failure {
-            halt: e.halt(),
-            text: format!("{}: {e}", a.volume_id),
-        })
+        self.shared
+            .runner
+            .run_blocks(&d.path, &d.exec, None, &values, scope, None)
+            .map_err(|e| Failure { halt: e.halt(), text: format!("{}: {e}", a.volume_id) })
     }
 
     /// A critical failure is returned; another one is rolled back by itself and passed over.

@@ -26,11 +26,10 @@ impl DomainRun {
     /// Reads the record sets at the directive's name.
     pub(crate) fn read_record(&self, d: &RecordDirective, scope: &Scope) -> Result<Read, Failure> {
         let name = normalise(&d.name.expand(&self.values()));
-        let sets = self
-            .shared
-            .aws
-            .list_record_sets(scope, &d.hosted_zone, &name)
-            .map_err(|e| Failure::api(&format!("list the records at {name} in hosted zone {}", d.hosted_zone), &e))?;
+        let sets =
+            self.shared.aws.list_record_sets(scope, &d.hosted_zone, &name).map_err(|e| {
+                Failure::api(&format!("list the records at {name} in hosted zone {}", d.hosted_zone), &e)
+            })?;
         Ok(Read { name, sets, at: self.shared.clock.now() })
     }
 
@@ -46,7 +45,9 @@ impl DomainRun {
             match self.plan_record(d, read, scope) {
                 Ok(plan) if plan.changes.is_empty() => results[i] = Some(Ok(())),
                 // The same record asked for twice is written once.
-                Ok(plan) if plans.iter().any(|(_, o, p)| o.hosted_zone == d.hosted_zone && p.changes == plan.changes) => {
+                Ok(plan)
+                    if plans.iter().any(|(_, o, p)| o.hosted_zone == d.hosted_zone && p.changes == plan.changes) =>
+                {
                     log::info!("{}: {} is asked for twice", d.path, plan.name);
                     results[i] = Some(Ok(()));
                 }
@@ -111,15 +112,13 @@ impl DomainRun {
                 }
             });
         }
-        results.into_iter().map(|r| r.unwrap_or_else(|| Err(Failure::new("cannot write a record: a thread panicked")))).collect()
+        results
+            .into_iter()
+            .map(|r| r.unwrap_or_else(|| Err(Failure::new("cannot write a record: a thread panicked"))))
+            .collect()
     }
 
-    fn plan_record(
-        &self,
-        d: &RecordDirective,
-        read: Result<Read, Failure>,
-        scope: &Scope,
-    ) -> Result<Plan, Failure> {
+    fn plan_record(&self, d: &RecordDirective, read: Result<Read, Failure>, scope: &Scope) -> Result<Plan, Failure> {
         let mut read = read?;
         if self.shared.clock.now().since(read.at) > STALE {
             read = self.read_record(d, scope)?;

@@ -12,8 +12,8 @@ use super::{DomainRun, Failure};
 use crate::aws::Class;
 use crate::aws::ec2::AttachmentState;
 use crate::plan::records::{Now, compare, undo};
-use crate::plan::volumes::{Standing, standing};
 use crate::plan::tags;
+use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
 use crate::sys::mounts;
 
@@ -179,18 +179,17 @@ impl DomainRun {
             Origin::Claimed => {
                 let ours =
                     [(tags::TRANSC_ID, Some(self.shared.transaction_id.as_str())), (tags::OWNER, Some(me.as_str()))];
-                self.note_call("delete_tags", json!({ "Resources": [id], "Tags": [{"Key": tags::TRANSC_ID}, {"Key": tags::OWNER}] }));
+                self.note_call(
+                    "delete_tags",
+                    json!({ "Resources": [id], "Tags": [{"Key": tags::TRANSC_ID}, {"Key": tags::OWNER}] }),
+                );
                 aws.delete_tags(scope, &[id], &ours).and_then(|()| match &v.owner_before {
-                    Some(before) if *before != me => {
-                        aws.create_tags(scope, &[id], &[(tags::OWNER, before)])
-                    }
+                    Some(before) if *before != me => aws.create_tags(scope, &[id], &[(tags::OWNER, before)]),
                     _ => Ok(()),
                 })
             }
             Origin::Adopted => match &v.token {
-                Some(token) if v.transit_removed => {
-                    aws.create_tags(scope, &[id], &[(tags::IN_TRANSIT, token)])
-                }
+                Some(token) if v.transit_removed => aws.create_tags(scope, &[id], &[(tags::IN_TRANSIT, token)]),
                 _ => Ok(()),
             },
         };
@@ -251,7 +250,12 @@ impl DomainRun {
                     scope.sleep(pause).map_err(|h| format!("{id}, which this run created, exists still: {e}: {h}"))?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }
-                Err(e) => return Err(format!("{id}, which this run created, exists still: {}", Failure::api("delete it", &e))),
+                Err(e) => {
+                    return Err(format!(
+                        "{id}, which this run created, exists still: {}",
+                        Failure::api("delete it", &e)
+                    ));
+                }
             }
         }
     }

@@ -19,7 +19,8 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
     }
     let now = shared.clock.corrected().replace_nanosecond(0).ok().and_then(|t| t.format(&Rfc3339).ok());
     let now = now.unwrap_or_default();
-    let warn = |what: &str, ids: &[&str], e: &dyn std::fmt::Display| log::warn!("cannot {what} of {}: {e}", ids.join(", "));
+    let warn =
+        |what: &str, ids: &[&str], e: &dyn std::fmt::Display| log::warn!("cannot {what} of {}: {e}", ids.join(", "));
 
     // One call for all of them: the same tags on each.
     for created in [false, true] {
@@ -41,8 +42,7 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
     values.sort_unstable();
     values.dedup();
     for value in values {
-        let ids: Vec<&str> =
-            volumes.iter().filter(|v| v.transc_id == value).map(|v| v.volume_id.as_str()).collect();
+        let ids: Vec<&str> = volumes.iter().filter(|v| v.transc_id == value).map(|v| v.volume_id.as_str()).collect();
         if let Err(e) = shared.aws.delete_tags(scope, &ids, &[(tags::TRANSC_ID, Some(value))]) {
             warn("take off the transaction tag", &ids, &e);
         }

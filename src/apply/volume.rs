@@ -58,9 +58,8 @@ impl DomainRun {
             .collect();
         std::thread::scope(|s| {
             // Beside each other, on two connections; the claims use them afterwards.
-            let by_id = (!ids.is_empty() && pools).then(|| {
-                s.spawn(|| crate::log::in_domain(&self.config.name, || self.describe_ids(scope, &ids)))
-            });
+            let by_id = (!ids.is_empty() && pools)
+                .then(|| s.spawn(|| crate::log::in_domain(&self.config.name, || self.describe_ids(scope, &ids))));
             let mut all = if pools { self.describe_domain(scope)? } else { Vec::new() };
             let named = match by_id {
                 Some(t) => t.join().map_err(|_| Failure::new("cannot read volumes: a thread panicked"))??,
@@ -284,7 +283,11 @@ impl DomainRun {
                 return Err(SourceEnd::Absent(why));
             }
             if losses == 0 && !std::mem::replace(&mut said, true) {
-                log::info!("{}: pool '{pool}': waiting for {} volumes that are being made or freed", d.path, c.changing);
+                log::info!(
+                    "{}: pool '{pool}': waiting for {} volumes that are being made or freed",
+                    d.path,
+                    c.changing
+                );
             }
             // Jitter by the instance: a crowd must not read the list in step.
             let spread = volumes::spread(&facts.instance_id, &losses_ever.to_string()) % 1000;

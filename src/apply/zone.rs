@@ -94,11 +94,8 @@ impl Queue {
                 continue;
             }
             // Whoever sends ends with the same deadline, and then this thread takes over.
-            state = self
-                .changed
-                .wait_timeout(state, Duration::from_millis(500))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.changed.wait_timeout(state, Duration::from_millis(500)).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
         results.into_iter().flatten().collect()

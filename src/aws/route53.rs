@@ -280,7 +280,9 @@ fn element(node: roxmltree::Node<'_, '_>) -> Element {
 }
 
 fn change(zone: &str, changes: &[Change]) -> Call<'static> {
-    let mut body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><ChangeResourceRecordSetsRequest xmlns=\"{NAMESPACE}\"><ChangeBatch><Comment>ec2fleetd</Comment><Changes>");
+    let mut body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ChangeResourceRecordSetsRequest xmlns=\"{NAMESPACE}\"><ChangeBatch><Comment>ec2fleetd</Comment><Changes>"
+    );
     for c in changes {
         body.push_str("<Change><Action>");
         body.push_str(c.action.name());
@@ -340,7 +342,9 @@ impl Aws {
         if changes.is_empty() {
             return Ok(());
         }
-        self.client.call(scope, &change(zone, changes), |body| root(&xml::parse(body)?, "ChangeResourceRecordSetsResponse").map(drop))
+        self.client.call(scope, &change(zone, changes), |body| {
+            root(&xml::parse(body)?, "ChangeResourceRecordSetsResponse").map(drop)
+        })
     }
 }
 

@@ -88,7 +88,14 @@ impl Domain {
             return Ok(());
         }
         let values = self.values(event);
-        self.context.shared.runner.run_blocks(&self.config.name, &self.config.exec, Some(event), &values, scope, default)
+        self.context.shared.runner.run_blocks(
+            &self.config.name,
+            &self.config.exec,
+            Some(event),
+            &values,
+            scope,
+            default,
+        )
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

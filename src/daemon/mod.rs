@@ -335,7 +335,8 @@ impl Daemon {
     fn interrupted(&self, all: &[&Domain]) {
         let clock = &self.context.shared.clock;
         let notice = lock(&self.context.notice).clone();
-        let left = notice.as_ref().map_or(Duration::ZERO, |n| (n.time - clock.corrected()).try_into().unwrap_or_default());
+        let left =
+            notice.as_ref().map_or(Duration::ZERO, |n| (n.time - clock.corrected()).try_into().unwrap_or_default());
         let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
         self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));

@@ -69,7 +69,8 @@ fn parse(bytes: &[u8], name: &str) -> Result<Option<Config>, Refusal> {
         userdata::Decoded::Empty => return Ok(None),
         userdata::Decoded::Config(text) => text,
     };
-    let config = config::load(&text).map_err(|e| usage(format!("{name} is not a config, nothing was touched:\n{e}")))?;
+    let config =
+        config::load(&text).map_err(|e| usage(format!("{name} is not a config, nothing was touched:\n{e}")))?;
     Ok(Some(config))
 }
 

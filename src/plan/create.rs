@@ -93,7 +93,8 @@ mod tests {
         assert_eq!(p["ClientToken"], token);
         assert_eq!(p["VolumeType"], "gp3");
         let tags = p["TagSpecifications"][0]["Tags"].as_array().unwrap();
-        let of = |k: &str| tags.iter().filter(|t| t["Key"] == k).map(|t| t["Value"].as_str().unwrap()).collect::<Vec<_>>();
+        let of =
+            |k: &str| tags.iter().filter(|t| t["Key"] == k).map(|t| t["Value"].as_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(of("Name"), ["n"]);
         assert_eq!(of(tags::DOMAIN), ["d"]);
         assert_eq!(of(tags::POOL_NAME), ["pool"]);

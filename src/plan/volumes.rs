@@ -188,13 +188,7 @@ pub(crate) struct Chooser<'a> {
 }
 
 /// Orders the free volumes of the pool `pool` of `domain` for this instance.
-pub(crate) fn candidates(
-    volumes: &[Volume],
-    domain: &str,
-    pool: &str,
-    pref: PoolPref,
-    by: Chooser<'_>,
-) -> Candidates {
+pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: PoolPref, by: Chooser<'_>) -> Candidates {
     // Multi-attach volumes give no lock, and managed ones refuse our calls.
     let mut all: Vec<&Volume> = volumes
         .iter()

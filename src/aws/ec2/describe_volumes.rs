@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(v.create_time.unwrap().unix_timestamp(), 1_387_406_100);
         assert_eq!((v.snapshot_id.clone(), v.multi_attach, v.operator_managed), (None, false, false));
         assert_eq!((v.tag("k & l"), v.tag("m"), v.tag("x")), (Some(""), Some(" v "), None));
-        let a = v.attachment_to("i-1").unwrap();
+        let a = v.attachments.iter().find(|a| a.instance_id == "i-1").unwrap();
         assert_eq!(
             (a.device.as_str(), a.state, a.delete_on_termination),
             ("/dev/sdh", AttachmentState::Attaching, true)

@@ -56,7 +56,14 @@ fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
 }
 
 fn by() -> Chooser<'static> {
-    Chooser { me: "i-me", zone: "z", launch_index: 0, now: datetime!(2026-01-01 12:00 UTC), token: Some("own"), seed: 7 }
+    Chooser {
+        me: "i-me",
+        zone: "z",
+        launch_index: 0,
+        now: datetime!(2026-01-01 12:00 UTC),
+        token: Some("own"),
+        seed: 7,
+    }
 }
 
 #[test]
@@ -116,7 +123,9 @@ fn what_is_in_transit_was_created() {
 #[test]
 fn the_index_goes_first_and_the_rest_is_spread() {
     let pool: Vec<Volume> = ["c", "a", "b", "d"].iter().map(|i| volume(i, "available")).collect();
-    let of = |me: &'static str, i| candidates(&pool, "d", "pool", PoolPref::Index, Chooser { me, launch_index: i, ..by() }).ids;
+    let of = |me: &'static str, i| {
+        candidates(&pool, "d", "pool", PoolPref::Index, Chooser { me, launch_index: i, ..by() }).ids
+    };
     assert_eq!(of("i-1", 0)[0], "a");
     assert_eq!(of("i-1", 5)[0], "b");
     assert_eq!(of("i-1", 0).len(), 4);

@@ -1,0 +1,187 @@
+//! The control of a running stand-in, over HTTP on a port of its own:
+//!
+//! - `GET /state`: volumes, records, messages; `GET /calls`: API calls and IMDS requests.
+//! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
+//! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
+//! - `POST /knobs {name: value}`, `POST /deny {"action"}`, `POST /permit {"action"}`, `POST /reset-calls`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::fakeaws::http::{Connection, Request, Response, Stream};
+use super::fakeaws::{Fault, FaultKind, Nth, Server, Shared, listen};
+
+/// Starts it; gives its URL.
+pub(crate) fn start(server: &Server) -> String {
+    let shared = server.shared.clone();
+    let port = listen(&server.shared, move |socket, _| {
+        let mut connection = Connection::new(Stream::Plain(socket));
+        let never = AtomicBool::new(false);
+        while let Ok(Some(request)) = connection.next(&never, Duration::from_secs(60)) {
+            let (status, body) = match answer(&shared, &request) {
+                Ok(v) => (200, v),
+                Err(e) => (400, json!({ "error": e })),
+            };
+            let text = serde_json::to_string_pretty(&body).unwrap_or_default();
+            let answer = Response::new(status, "application/json", text);
+            if answer.send(&mut connection.stream, "", false).is_err() {
+                return;
+            }
+        }
+    });
+    format!("http://127.0.0.1:{port}")
+}
+
+fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
+    let body: Value = if request.body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&request.body).map_err(|e| format!("not JSON: {e}"))?
+    };
+    let text = |k: &str| body.get(k).and_then(Value::as_str).map(String::from);
+    let need = |k: &str| text(k).ok_or(format!("'{k}' is missing"));
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/state") => Ok(state(shared)),
+        ("GET", "/calls") => Ok(calls(shared)),
+        ("POST", "/notice") => {
+            let mut world = shared.world();
+            let id = text("instance").or_else(|| world.instances.keys().next().cloned()).ok_or("no instance")?;
+            if !world.instances.contains_key(&id) {
+                return Err(format!("no instance '{id}'"));
+            }
+            match text("action") {
+                Some(a) => world.notice(&id, &a, body.get("seconds").and_then(Value::as_i64).unwrap_or(120)),
+                None => world.imds(&id).notice = None,
+            }
+            Ok(json!({}))
+        }
+        ("POST", "/fault") => {
+            shared.world().fault(fault(&body)?);
+            Ok(json!({}))
+        }
+        ("POST", "/clear-faults") => {
+            shared.world().faults.clear();
+            Ok(json!({}))
+        }
+        ("POST", "/knobs") => {
+            let mut world = shared.world();
+            for (k, v) in body.as_object().ok_or("not an object")? {
+                world.knobs.set(k, v)?;
+            }
+            Ok(json!({}))
+        }
+        ("POST", "/deny") => {
+            shared.world().deny(&need("action")?);
+            Ok(json!({}))
+        }
+        ("POST", "/permit") => {
+            shared.world().permit(&need("action")?);
+            Ok(json!({}))
+        }
+        ("POST", "/hold") => {
+            shared.world().hold(&need("volume")?);
+            Ok(json!({}))
+        }
+        ("POST", "/release") => {
+            shared.world().release(&need("volume")?);
+            Ok(json!({}))
+        }
+        ("POST", "/reset-calls") => {
+            shared.reset_calls();
+            Ok(json!({}))
+        }
+        _ => Err("no such thing".into()),
+    }
+}
+
+fn fault(body: &Value) -> Result<Fault, String> {
+    let text = |k: &str| body.get(k).and_then(Value::as_str).unwrap_or("").to_string();
+    let number = |k: &str| body.get(k).and_then(Value::as_u64);
+    let ms = number("ms").unwrap_or(1000);
+    let kind = match text("kind").as_str() {
+        "Status500" => FaultKind::Status500,
+        "Status503" => FaultKind::Status503,
+        "Throttle" => FaultKind::Throttle,
+        "ResetBefore" => FaultKind::ResetBefore,
+        "ResetAfter" => FaultKind::ResetAfter,
+        "ErrorAfter500" => FaultKind::ErrorAfter500,
+        "Hang" => FaultKind::Hang(ms),
+        "HangAfter" => FaultKind::HangAfter(ms),
+        "Slow" => FaultKind::Slow(ms),
+        "Garbage" => FaultKind::Garbage,
+        "Truncated" => FaultKind::Truncated,
+        "Denied" => FaultKind::Denied,
+        "Custom" => FaultKind::Custom {
+            status: number("status").unwrap_or(400) as u16,
+            code: text("code"),
+            message: text("message"),
+        },
+        other => return Err(format!("no fault '{other}'")),
+    };
+    let nth = match (number("nth"), number("first"), number("from")) {
+        (Some(n), ..) => Nth::Only(n as u32),
+        (_, Some(n), _) => Nth::First(n as u32),
+        (.., Some(n)) => Nth::From(n as u32),
+        _ => Nth::Every,
+    };
+    Ok(Fault::new(&text("action"), nth, kind))
+}
+
+fn state(shared: &Shared) -> Value {
+    let world = shared.world();
+    let volumes: Vec<Value> = world
+        .volumes
+        .values()
+        .map(|v| {
+            let attached: Vec<Value> = v
+                .attachments
+                .iter()
+                .map(|a| json!({ "instance": a.instance, "device": a.device, "state": a.state, "node": a.node }))
+                .collect();
+            json!({ "id": v.id, "zone": v.zone, "size": v.size, "type": v.kind, "state": v.state, "tags": v.tags,
+                    "attachments": attached, "by_api": v.by_api })
+        })
+        .collect();
+    let mut records = Vec::new();
+    for id in world.zones.keys() {
+        for r in world.records(id) {
+            records.push(json!({ "zone": id, "name": r.name, "type": r.kind, "ttl": r.ttl, "values": r.values,
+                                 "set_id": r.set_id, "alias": r.alias.as_ref().map(|a| a.name.clone()) }));
+        }
+    }
+    let messages: Vec<Value> = world
+        .sent
+        .iter()
+        .map(|m| {
+            json!({ "target": m.target, "subject": m.subject, "body": m.body, "group": m.group, "dedup": m.dedup,
+                    "instance": m.instance, "at_ms": m.at_ms })
+        })
+        .collect();
+    json!({ "now_ms": world.now_ms(), "volumes": volumes, "records": records, "messages": messages })
+}
+
+fn calls(shared: &Shared) -> Value {
+    let api: Vec<Value> = shared
+        .calls()
+        .iter()
+        .map(|c| {
+            json!({ "service": c.service, "action": c.action, "instance": c.instance, "params": c.params,
+                    "status": c.status, "code": c.code, "at_ms": c.at_ms, "ms": c.ms, "fault": c.fault,
+                    "connection": c.connection, "tls": c.tls })
+        })
+        .collect();
+    let world = shared.world();
+    let mut imds = serde_json::Map::new();
+    for (id, s) in &world.imds {
+        let list: Vec<Value> = s
+            .calls
+            .iter()
+            .map(|c| json!({ "method": c.method, "path": c.path, "status": c.status, "at_ms": c.at_ms }))
+            .collect();
+        imds.insert(id.clone(), json!({ "calls": list, "connections": s.connections }));
+    }
+    json!({ "api": api, "imds": imds })
+}
