@@ -1,0 +1,9 @@
+//! The integration tests: the real executable against the strict stand-in.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../fakeaws/mod.rs"]
+mod fakeaws;
+mod lab;
+
+mod happy;
