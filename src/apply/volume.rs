@@ -174,6 +174,7 @@ impl DomainRun {
             volume_id: None,
             token: None,
             origin,
+            seen: false,
             attached: Done::No,
             device: device.to_owned(),
             disk: None,
