@@ -68,8 +68,8 @@ pub(crate) struct VolumeHold {
     pub(crate) device: String,
     /// The node, once it was seen.
     pub(crate) disk: Option<std::path::PathBuf>,
-    /// `user:ec2fd.owner` as it was before.
-    pub(crate) owner_before: Option<String>,
+    /// The tags that were written over a claimed volume's, as they were before (key, ours, before).
+    pub(crate) tags_before: Vec<(&'static str, String, Option<String>)>,
     /// `user:ec2fd.in-transit` was taken off.
     pub(crate) transit_removed: bool,
     /// The thread that writes our tags on it.
@@ -139,12 +139,19 @@ impl DomainRun {
         lock(&self.holds).retain(|h| h.key() != key);
     }
 
-    /// Takes the holds of one directive, or all, in the order in which they are rolled back: last in, first out.
+    /// Takes the holds of one directive, or all, in the order in which they are rolled back: last in, first out. Volumes
+    /// are claimed beside each other; what counts is the order of the directives, in which their commands ran: what the
+    /// last one mounted may stand on what the first one did.
     pub(crate) fn take_holds(&self, key: Option<&str>) -> Vec<Hold> {
         let mut holds = lock(&self.holds);
         let (mut taken, rest): (Vec<Hold>, Vec<Hold>) =
             std::mem::take(&mut *holds).into_iter().partition(|h| key.is_none_or(|k| h.key() == k));
         *holds = rest;
+        let volumes = &self.config.volumes;
+        taken.sort_by_key(|h| match h {
+            Hold::Volume(v) => volumes.iter().position(|d| d.path == v.key),
+            Hold::Record(_) => Some(volumes.len()),
+        });
         taken.reverse();
         taken
     }

@@ -174,21 +174,25 @@ impl DomainRun {
     /// Takes our tags off while the volume is still ours; afterwards they may be another's.
     fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
         let aws = &self.shared.aws;
-        let me = self.shared.facts().instance_id.clone();
         let outcome = match v.origin {
             // It is deleted next.
             Origin::Created => Ok(()),
             Origin::Claimed => {
-                let ours =
-                    [(tags::TRANSC_ID, Some(self.shared.transaction_id.as_str())), (tags::OWNER, Some(me.as_str()))];
-                self.note_call(
-                    "delete_tags",
-                    json!({ "Resources": [id], "Tags": [{"Key": tags::TRANSC_ID}, {"Key": tags::OWNER}] }),
-                );
-                aws.delete_tags(scope, &[id], &ours).and_then(|()| match &v.owner_before {
-                    Some(before) if *before != me => aws.create_tags(scope, &[id], &[(tags::OWNER, before)]),
-                    _ => Ok(()),
-                })
+                let changed = || v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
+                // By value: what is not ours any more stays. What was another's is written over.
+                let (back, off): (Vec<_>, Vec<_>) = changed().partition(|(.., before)| before.is_some());
+                let off: Vec<_> = off.iter().map(|(key, ours, _)| (*key, Some(ours.as_str()))).collect();
+                let back: Vec<_> =
+                    back.iter().filter_map(|(key, _, before)| Some((*key, before.as_deref()?))).collect();
+                if !off.is_empty() {
+                    let keys: Vec<_> = off.iter().map(|(k, _)| json!({ "Key": k })).collect();
+                    self.note_call("delete_tags", json!({ "Resources": [id], "Tags": keys }));
+                }
+                if !back.is_empty() {
+                    let pairs: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
+                    self.note_call("create_tags", json!({ "Resources": [id], "Tags": pairs }));
+                }
+                aws.delete_tags(scope, &[id], &off).and_then(|()| aws.create_tags(scope, &[id], &back))
             }
             Origin::Adopted => match &v.token {
                 Some(token) if v.transit_removed => aws.create_tags(scope, &[id], &[(tags::IN_TRANSIT, token)]),
@@ -213,7 +217,10 @@ impl DomainRun {
                     Ok(()) => asked = true,
                     // It was detached already, by an earlier try or by somebody else.
                     Err(e) if matches!(e.class(), Class::Gone | Class::Conflict) => asked = true,
-                    Err(e) if e.class() == Class::Ambiguous => log::debug!("{id}: {e}: looking"),
+                    // Not yet, or nobody knows: the next turn asks again, if the volume is still here.
+                    Err(e) if matches!(e.class(), Class::Ambiguous | Class::TooEarly) => {
+                        log::debug!("{id}: {e}: looking");
+                    }
                     Err(e) => return Err(stays(&Failure::api("detach it", &e))),
                 }
             }

@@ -178,7 +178,7 @@ impl DomainRun {
             attached: Done::No,
             device: device.to_owned(),
             disk: None,
-            owner_before: None,
+            tags_before: Vec::new(),
             transit_removed: false,
             tagging: None,
         }
@@ -337,6 +337,7 @@ impl DomainRun {
         if source != Source::Create {
             let (run, id) = (self.shared.clone(), v.id.clone());
             let owner = self.shared.facts().instance_id.clone();
+            let me = owner.clone();
             let noted = json!([{ "Key": tags::OWNER, "Value": owner }, { "Key": tags::TRANSC_ID, "Value": run.transaction_id }]);
             self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
             let (domain, scope) = (self.config.name.clone(), scope.clone());
@@ -348,10 +349,11 @@ impl DomainRun {
                     }
                 });
             });
-            let before = v.tag(tags::OWNER).map(str::to_owned);
+            let before = [(tags::OWNER, me), (tags::TRANSC_ID, self.shared.transaction_id.clone())]
+                .map(|(key, ours)| (key, ours, v.tag(key).map(str::to_owned)));
             self.with_volume(&d.path, |h| {
                 h.tagging = job.ok();
-                h.owner_before = before;
+                h.tags_before = before.to_vec();
             });
         }
         let disk = std::thread::scope(|s| {
