@@ -102,8 +102,6 @@ pub(crate) struct Committed {
     pub(crate) created: bool,
     /// What its `user:ec2fd.transc-id` is.
     pub(crate) transc_id: String,
-    /// This run attached it (otherwise only a left-over tag is removed).
-    pub(crate) used: bool,
 }
 
 impl DomainRun {
@@ -167,7 +165,7 @@ impl DomainRun {
             if let Some(t) = v.tagging {
                 lock(&self.tagging).push(t);
             }
-            lock(&self.committed).push(Committed { volume_id, created, transc_id, used: true });
+            lock(&self.committed).push(Committed { volume_id, created, transc_id });
         }
     }
 }

@@ -28,6 +28,8 @@ impl DomainRun {
     /// `undo` makes the scope of a non-critical directive's own roll-back.
     pub(crate) fn init(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
         let mut problems = Problems::default();
+        // To a directive it is the same as a deadline when its domain is lost.
+        let scope = &scope.unless(&self.abandoned);
         std::thread::scope(|s| {
             let records = (!self.config.records.is_empty())
                 .then(|| s.spawn(|| in_domain(&self.config.name, || self.read_records(scope))));
@@ -123,7 +125,7 @@ impl DomainRun {
     /// Runs the commands of a volume whose disk is usable.
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
-        self.check(scope).map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
         if !self.shared.exec_enabled {
             return Ok(());
         }

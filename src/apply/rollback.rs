@@ -226,13 +226,13 @@ impl DomainRun {
             }
             match self.describe(scope, id).map_err(|f| stays(&f))? {
                 None => return Ok(()),
+                Some(now)
+                    if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) =>
+                {
+                    return Err(stays(&"EC2 says busy: something on this machine still holds it"));
+                }
                 Some(now) => match standing(&now, me, &facts.zone) {
-                    Standing::Here(_) => {
-                        if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) {
-                            return Err(stays(&"EC2 says busy: something on this machine still holds it"));
-                        }
-                    }
-                    Standing::Changing(_) => {}
+                    Standing::Here(_) | Standing::Changing(_) => {}
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) => {
                         log::info!("{id} detached");
                         return Ok(());

@@ -154,12 +154,12 @@ impl DomainRun {
             }));
             self.end_transit(d, &found.volume_id, scope)?;
         } else if let Some(left) = volume.and_then(|v| v.tag(tags::TRANSC_ID)).filter(|_| mine) {
-            // Its application may be running: it is not ours to take away, but the tag is ours to remove.
+            // Its application may be running: it is not ours to take away, but its last tags are ours to write. A run
+            // was killed between the claim and these.
             lock(&self.committed).push(Committed {
                 volume_id: found.volume_id.clone(),
-                created: false,
+                created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
-                used: false,
             });
         }
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
@@ -203,7 +203,7 @@ impl DomainRun {
                         log::info!("{}: waiting for {id}: {what}", d.path);
                     }
                     let waiting = |h| Failure::halted(format!("cannot use {id}: it is still {what}"), h);
-                    self.sleep(scope, pause).map_err(waiting)?;
+                    scope.sleep(pause).map_err(waiting)?;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
                 // It came here between the two looks: somebody else on this instance did that.
@@ -221,7 +221,7 @@ impl DomainRun {
                         log::info!("{}: {id}: {lost}", d.path);
                         // What the list says may be an old picture: not again at once.
                         let waiting = |h| Failure::halted(format!("cannot use {id}: {lost}"), h);
-                        self.sleep(scope, pause).map_err(waiting)?;
+                        scope.sleep(pause).map_err(waiting)?;
                         pause = (pause * 2).min(Duration::from_secs(5));
                     }
                 },
@@ -300,7 +300,7 @@ impl DomainRun {
             let spread = volumes::spread(&facts.instance_id, &losses_ever.to_string()) % 1000;
             let pause = if losses > 0 { Duration::from_millis(spread) } else { Duration::from_millis(1000 + spread) };
             let waiting = |h| Failure::halted(format!("no volume of pool '{pool}' became free"), h);
-            self.sleep(scope, pause).map_err(waiting)?;
+            scope.sleep(pause).map_err(waiting)?;
             fresh = Some(self.describe_domain(scope)?);
         }
     }
@@ -318,7 +318,8 @@ impl DomainRun {
         };
         let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
         // What another directive names by its id is that one's, however late it comes to claim it.
-        let named = |id: &String| self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_ref() == Some(id));
+        let named =
+            |id: &String| self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_ref() == Some(id));
         c.ids.retain(|id| !named(id));
         c
     }

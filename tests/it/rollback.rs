@@ -113,7 +113,8 @@ fn a_denied_detach_ends_with_exit_3_and_names_the_volume() {
     let lab = Lab::new();
     let all = lab.pool_of(2);
     lab.server.world().deny(&format!("EC2:DetachVolume/{}", all[1]));
-    let x = |n: u32, device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script);
+    let x =
+        |n: u32, device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script);
     let text = config(&format!("{}, {}", x(1, "/dev/xvdf", NOTE), x(2, "/dev/xvdg", "exit 1")));
     let run = lab.run(&text, once());
     let text = format!("{} stays attached as /dev/xvdg", all[1]);
@@ -144,7 +145,13 @@ fn a_denied_delete_ends_with_exit_3_and_names_the_volume() {
 
 #[test]
 fn a_roll_back_goes_on_after_lost_answers_and_throttling() {
-    for kind in [FaultKind::ResetAfter, FaultKind::ErrorAfter500, FaultKind::Throttle, FaultKind::ResetBefore, FaultKind::Garbage] {
+    for kind in [
+        FaultKind::ResetAfter,
+        FaultKind::ErrorAfter500,
+        FaultKind::Throttle,
+        FaultKind::ResetBefore,
+        FaultKind::Garbage,
+    ] {
         let lab = Lab::new();
         lab.pool_of(1);
         for action in ["DetachVolume", "DeleteVolume", "DeleteTags"] {
@@ -192,7 +199,8 @@ fn a_record_that_fails_after_the_volumes_takes_them_back() {
 fn a_domain_that_fails_takes_nothing_from_the_others_but_they_get_failed() {
     let lab = Lab::new();
     let [a, b] = [1, 2].map(|n| lab.volume(VolumeSpec::default().id(&id(n))));
-    let x = |n: u32, device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script);
+    let x =
+        |n: u32, device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script);
     let run = lab.run(&two_domains(&x(1, "/dev/xvdf", NOTE), &x(2, "/dev/xvdg", "exit 1"), ""), once());
     run.ends(1, &["failed: b; not failed, but not started because of it: a"]);
     lab.has(&[(&a, "/dev/xvdf")], &run);
@@ -206,7 +214,8 @@ fn a_domain_that_is_not_critical_fails_alone() {
     let lab = Lab::new();
     let a = lab.volume(VolumeSpec::default().id(&id(1)));
     lab.volume(VolumeSpec::default().id(&id(2)));
-    let x = |n: u32, device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script);
+    let x =
+        |n: u32, device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script);
     let text = two_domains(&x(1, "/dev/xvdf", NOTE), &x(2, "/dev/xvdg", "exit 1"), "critical: false,");
     let run = lab.run(&text, once());
     run.ends(0, &["ready: a started"]);
@@ -272,4 +281,24 @@ fn commands_of_a_critical_volume_that_failed_do_not_let_later_ones_run() {
     run.ends(1, &[]);
     assert!(!lab.dir.join("first").exists(), "{run}");
     lab.nothing_left(&run);
+}
+
+#[test]
+fn a_failed_domain_does_not_wait_for_what_its_other_directives_wait_for() {
+    for action in ["CreateVolume", "ListResourceRecordSets"] {
+        let lab = Lab::new();
+        lab.pool_of(1);
+        lab.fault(Fault::every(action, FaultKind::Throttle));
+        let text = format!(
+            r#"{{ timeout: 3000, domains: {{ d: {{ "attach-volume": [{}, {}],
+                "update-route53": [{{ hostedzone: "Z1", name: "a.example.com", ttl: 60 }}] }} }} }}"#,
+            p("/dev/xvdf", "sleep 0.2; exit 1"),
+            directive("c", "/dev/xvdg", "create: { Size: 1 }", NOTE)
+        );
+        let begin = std::time::Instant::now();
+        let run = lab.run(&text, once().rate(20));
+        run.ends(1, &["exit code 1"]);
+        assert!(begin.elapsed().as_secs() < 12, "{action} {:?}\n{run}", begin.elapsed());
+        lab.nothing_left(&run);
+    }
 }
