@@ -12,6 +12,7 @@ mod disks;
 mod races;
 mod rollback;
 mod rollback_stop;
+mod rollback_unsure;
 mod volumes_attach;
 mod volumes_by_id;
 mod volumes_certain;
