@@ -135,3 +135,6 @@ pub(super) fn describe(e: &rustls::Error) -> (Cause, String) {
         other => (Cause::Broken, format!("TLS: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests;
