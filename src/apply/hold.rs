@@ -66,6 +66,8 @@ pub(crate) struct VolumeHold {
     pub(crate) device: String,
     /// The node, once it was seen.
     pub(crate) disk: Option<std::path::PathBuf>,
+    /// We write our tags on it.
+    pub(crate) tagged: bool,
     /// `user:ec2fd.owner` as it was before.
     pub(crate) owner_before: Option<String>,
     /// `user:ec2fd.in-transit` was taken off.
@@ -152,8 +154,8 @@ impl DomainRun {
         for hold in self.take_holds(None) {
             let Hold::Volume(v) = hold else { continue };
             let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
-            // The transaction's tag on what we made is its token: the create request is the same in every run.
-            let transc_id = v.token.unwrap_or(transc_id);
+            // On what we made the transaction's tag is the token: the create request is the same in every run.
+            let transc_id = v.token.filter(|_| !v.tagged).unwrap_or(transc_id);
             let created = v.origin != Origin::Claimed;
             if let Some(t) = v.tagging {
                 lock(&self.tagging).push(t);

@@ -169,32 +169,38 @@ impl DomainRun {
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 
-    /// Takes our tags off while the volume is still ours; afterwards they may be another's.
+    /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's.
     fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
+        if v.origin == Origin::Created {
+            // It is deleted next.
+            return;
+        }
         let aws = &self.shared.aws;
         let me = self.shared.facts().instance_id.clone();
-        let outcome = match v.origin {
-            // It is deleted next.
-            Origin::Created => Ok(()),
-            Origin::Claimed => {
-                let ours =
-                    [(tags::TRANSC_ID, Some(self.shared.transaction_id.as_str())), (tags::OWNER, Some(me.as_str()))];
-                self.note_call(
-                    "delete_tags",
-                    json!({ "Resources": [id], "Tags": [{"Key": tags::TRANSC_ID}, {"Key": tags::OWNER}] }),
-                );
-                aws.delete_tags(scope, &[id], &ours).and_then(|()| match &v.owner_before {
-                    Some(before) if *before != me => aws.create_tags(scope, &[id], &[(tags::OWNER, before)]),
-                    _ => Ok(()),
-                })
+        let mut back = Vec::new();
+        let mut outcome = Ok(());
+        if v.tagged {
+            // The same owner as before: the tag stays.
+            let owner = v.owner_before.as_deref().filter(|o| *o != me);
+            back.extend(owner.map(|o| (tags::OWNER, o)));
+            let mut ours = vec![(tags::TRANSC_ID, Some(self.shared.transaction_id.as_str()))];
+            if v.owner_before.is_none() {
+                ours.push((tags::OWNER, Some(me.as_str())));
             }
-            Origin::Adopted => match &v.token {
-                Some(token) if v.transit_removed => aws.create_tags(scope, &[id], &[(tags::IN_TRANSIT, token)]),
-                _ => Ok(()),
-            },
-        };
+            let noted: Vec<_> = ours.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
+            self.note_call("delete_tags", json!({ "Resources": [id], "Tags": noted }));
+            outcome = aws.delete_tags(scope, &[id], &ours);
+        }
+        if let Some(token) = v.token.as_deref().filter(|_| v.transit_removed) {
+            back.push((tags::IN_TRANSIT, token));
+        }
+        if !back.is_empty() {
+            let noted: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
+            self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
+            outcome = outcome.and(aws.create_tags(scope, &[id], &back));
+        }
         if let Err(e) = outcome {
-            log::warn!("cannot take our tags off {id} (they block nothing): {e}");
+            log::warn!("cannot put the tags of {id} back (they block nothing): {e}");
         }
     }
 

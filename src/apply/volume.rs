@@ -177,6 +177,7 @@ impl DomainRun {
             attached: Done::No,
             device: device.to_owned(),
             disk: None,
+            tagged: false,
             owner_before: None,
             transit_removed: false,
             tagging: None,
@@ -216,7 +217,13 @@ impl DomainRun {
                 }
                 Standing::Free => match self.claim(d, &v, Origin::Claimed, scope)? {
                     Ok(device) => return Ok(self.finish_claim(d, &v, Source::Existing, &device, scope)?),
-                    Err(lost) => log::info!("{}: {id}: {lost}", d.path),
+                    Err(lost) => {
+                        log::info!("{}: {id}: {lost}", d.path);
+                        // The list may lag behind.
+                        let waiting = |h| Failure::halted(format!("cannot use {id}: {lost}"), h);
+                        self.sleep(scope, pause).map_err(waiting)?;
+                        pause = (pause * 2).min(Duration::from_secs(5));
+                    }
                 },
             }
             seen = self.describe(scope, &id)?;
@@ -328,7 +335,8 @@ impl DomainRun {
             let owner = self.shared.facts().instance_id.clone();
             let noted = json!([{ "Key": tags::OWNER, "Value": owner }, { "Key": tags::TRANSC_ID, "Value": run.transaction_id }]);
             self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
-            let (domain, scope) = (self.config.name.clone(), scope.clone());
+            // It must not hold up a roll-back for long.
+            let (domain, scope) = (self.config.name.clone(), scope.within(Duration::from_secs(60)));
             let job = std::thread::Builder::new().name("tag".into()).spawn(move || {
                 crate::log::in_domain(&domain, || {
                     let ours = [(tags::OWNER, owner.as_str()), (tags::TRANSC_ID, run.transaction_id.as_str())];
@@ -339,8 +347,10 @@ impl DomainRun {
             });
             let before = v.tag(tags::OWNER).map(str::to_owned);
             self.with_volume(&d.path, |h| {
+                h.tagged = true;
                 h.tagging = job.ok();
                 h.owner_before = before;
+                h.token = v.tag(tags::IN_TRANSIT).map(str::to_owned);
             });
         }
         let disk = std::thread::scope(|s| {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::apply::{DomainRun, Shared, lock};
 use crate::config;
-use crate::exec::ExecError;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
@@ -85,20 +84,18 @@ impl Domain {
         }
     }
 
-    /// Runs the commands for `event`; `default` is the timeout of those without one.
-    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) -> Result<(), ExecError> {
+    /// Runs the commands for `event`; `default` is the timeout of those without one. If they fail, the domain has.
+    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) {
         if !self.context.exec {
-            return Ok(());
+            return;
         }
-        let values = self.values(event);
-        self.context.shared.runner.run_blocks(
-            &self.config.name,
-            &self.config.exec,
-            Some(event),
-            &values,
-            scope,
-            default,
-        )
+        let (values, exec) = (self.values(event), &self.config.exec);
+        let end = self.context.shared.runner.run_blocks(&self.config.name, exec, Some(event), &values, scope, default);
+        if let Err(e) = end {
+            let text = format!("'{}' commands: {e}", event.name());
+            log::error!("{text}");
+            self.fail(text);
+        }
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.
@@ -119,15 +116,14 @@ impl Domain {
                         crate::notify::send(&context.shared.aws, n, event, sequence, &values, &scope);
                     });
                 };
-                let thread = std::thread::Builder::new().name("notify".to_owned()).spawn(work);
-                thread.map_err(|e| log::error!("cannot notify: no thread: {e}")).ok()
+                super::spawn("notify", work)
             })
             .collect()
     }
 }
 
 /// Does `work` for each domain at the same time, with its name in the log; `None` for one that panicked.
-pub(crate) fn each<T: Send>(domains: &[&Domain], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
+pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
     let work = |d: &Domain| in_domain(d.name(), || work(d));
     std::thread::scope(|s| {
         let Some((first, others)) = domains.split_first() else { return Vec::new() };

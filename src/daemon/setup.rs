@@ -94,15 +94,18 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
     notifier.extend_timeout(clock.real(METADATA));
     notifier.status("reading the metadata and the config");
 
-    let (config, facts) = match &args.userdata {
-        Some(input) => {
-            let facts = fetch_facts(&imds, &early)?;
-            (read_input(input)?, facts)
-        }
+    let facts = fetch_facts(&imds, &early)?;
+    // A stop before there is a config is no failure: there is nothing to undo and nobody to tell.
+    let stopped = |e: Refusal| match stop.get() {
+        Some(_) => (Outcome::Done, format!("stopped early: {}", e.1)),
+        None => e,
+    };
+    let config = match &args.userdata {
+        Some(input) => read_input(input)?,
         None => {
-            let bytes = imds.user_data(&early).map_err(|e| failed(format!("cannot read the user data: {e}")))?;
-            let config = parse(&bytes.unwrap_or_default(), "the user data")?;
-            (config, fetch_facts(&imds, &early)?)
+            let bytes = imds.user_data(&early);
+            let bytes = bytes.map_err(|e| stopped(failed(format!("cannot read the user data: {e}"))))?;
+            parse(&bytes.unwrap_or_default(), "the user data")?
         }
     };
     let Some(config) = config else {
@@ -125,7 +128,7 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
         std::thread::spawn(move || drop(aws.warm_up(&scope)))
     });
     let facts: Facts = match facts.join() {
-        Ok(facts) => facts.map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?,
+        Ok(facts) => facts.map_err(|e| stopped(failed(format!("cannot read the instance's metadata: {e}"))))?,
         Err(_) => return Err(failed("cannot read the instance's metadata: a thread panicked")),
     };
     aws.set_instance_region(&facts.region);
@@ -165,7 +168,7 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
         }),
     });
     let mut config = config;
-    let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Domain::new(&context, d)).collect();
+    let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Arc::new(Domain::new(&context, d))).collect();
     Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop })))
 }
 
