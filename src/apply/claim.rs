@@ -169,7 +169,10 @@ impl DomainRun {
                 }
                 Class::Conflict | Class::Ambiguous => {
                     unsure |= error.class() == Class::Ambiguous;
-                    if let Some(end) = self.look(d, v, device, unsure, scope)? {
+                    let looked = self.look(d, v, device, unsure, scope);
+                    if let Some(end) =
+                        looked.map_err(|f| Failure { text: format!("cannot {what}: {error}; then {f}"), ..f })?
+                    {
                         return Ok(end);
                     }
                     log::debug!("{}: {} looks free after {error}: again", d.path, v.id);

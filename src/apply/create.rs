@@ -10,7 +10,7 @@ use super::hold::{Done, Hold, Origin, VolumeHold};
 use super::volume::{Acquired, SourceEnd};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
-use crate::aws::ec2::{Filter, Volume};
+use crate::aws::ec2::{Filter, Volume, VolumeState};
 use crate::config::{Source, VolumeDirective};
 use crate::plan::volumes::{Found, Standing, standing};
 use crate::plan::{create, tags};
@@ -20,8 +20,10 @@ use crate::scope::Scope;
 const MAX_GENERATIONS: u32 = 50;
 /// How long a new volume may be unknown to DescribeVolumes before it counts as gone.
 const UNSEEN: Duration = Duration::from_secs(20);
-/// A volume that CreateVolume returns and that is older than this was made by an earlier run.
+/// A volume that is older than this when CreateVolume returns it was made by an earlier run.
 const FRESH: time::Duration = time::Duration::minutes(2);
+/// How many volumes that nobody ever saw count as made by earlier runs; more of them die of something else.
+const MAX_UNSEEN: u32 = 5;
 
 /// What became of the volume that a token stands for.
 enum Made {
@@ -29,6 +31,8 @@ enum Made {
     Ready(Volume),
     /// Dead or pool data by now: the token is burnt.
     Burnt(String),
+    /// The same, but the volume may also be a new one that died at once.
+    Unseen(Failure),
 }
 
 impl DomainRun {
@@ -36,13 +40,22 @@ impl DomainRun {
     pub(crate) fn source_create(
         &self,
         d: &VolumeDirective,
-        _read: &[Volume],
+        read: &[Volume],
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
+        let mut unseen = 0;
         for generation in 0..MAX_GENERATIONS {
             let facts = self.shared.facts();
             let token = create::client_token(&facts.instance_id, &self.config.name, d, generation);
-            match self.made(d, &token, scope)? {
+            match self.made(d, &token, read, scope)? {
+                Made::Unseen(f) => {
+                    unseen += 1;
+                    if unseen == MAX_UNSEEN {
+                        return Err(f.into());
+                    }
+                    log::info!("{}: {f}; creating another one", d.path);
+                    self.drop_hold(&d.path);
+                }
                 Made::Burnt(why) => {
                     log::info!("{}: {why}; creating another one", d.path);
                     self.drop_hold(&d.path);
@@ -71,7 +84,7 @@ impl DomainRun {
     }
 
     /// Makes sure that the token's volume exists, and waits until it is available.
-    fn made(&self, d: &VolumeDirective, token: &str, scope: &Scope) -> Result<Made, Failure> {
+    fn made(&self, d: &VolumeDirective, token: &str, read: &[Volume], scope: &Scope) -> Result<Made, Failure> {
         let params = create::request(d, &self.config.name, &self.shared.facts(), token);
         self.push(Hold::Volume(VolumeHold {
             token: Some(token.to_owned()),
@@ -103,8 +116,8 @@ impl DomainRun {
                 return Err(Failure::api("create a volume", &e));
             }
         };
-        let now = self.shared.clock.corrected();
-        let old = volume.create_time.is_some_and(|t| now - t > FRESH);
+        // Not by its age: clocks differ, and a run may follow at once on one that failed.
+        let old = read.iter().any(|v| v.id == volume.id);
         self.with_volume(&d.path, |h| {
             h.volume_id = Some(volume.id.clone());
             h.origin = if old { Origin::Adopted } else { Origin::Created };
@@ -113,7 +126,9 @@ impl DomainRun {
         self.until_available(d, volume, token, old, scope)
     }
 
-    /// Waits for a new volume. KMS keys are checked after the call: it can go to `error` or vanish.
+    /// Waits for a new volume. KMS keys are checked after the call: it can go to `error` or vanish. `old`: it was there
+    /// before the call. What is not in transit with `token` any more was committed once: it is data, maybe another
+    /// instance's, and not ours to start anew or to delete.
     fn until_available(
         &self,
         d: &VolumeDirective,
@@ -124,44 +139,53 @@ impl DomainRun {
     ) -> Result<Made, Failure> {
         let id = made.id.clone();
         let facts = self.shared.facts();
+        let aged = made.create_time.is_some_and(|t| self.shared.clock.corrected() - t > FRESH);
         let unseen_until = self.shared.clock.now().after(UNSEEN);
+        // As far as this run's own looks tell; the answer of CreateVolume may be that of an earlier call.
         let mut seen = false;
         let mut now = Some(made);
         let mut pause = Duration::from_millis(250);
-        let dead = |what: String| -> Result<Made, Failure> {
-            if old {
-                return Ok(Made::Burnt(format!("{id}, made by an earlier run, {what}")));
-            }
-            let text = format!(
+        let dead = |what: &str| {
+            Failure::new(format!(
                 "the new volume {id} {what}: if it is encrypted, may this instance's role use the KMS key \
                  (kms:CreateGrant, kms:GenerateDataKeyWithoutPlaintext, kms:Decrypt)?"
-            );
-            Err(Failure::new(text))
+            ))
         };
+        let burnt = |what: &str| Ok(Made::Burnt(format!("{id}, made by an earlier run, {what}")));
         loop {
             match &now {
+                None if seen && !old => return Err(dead("does not exist any more")),
                 None if seen || self.shared.clock.now() >= unseen_until => {
-                    return dead("does not exist any more".into());
+                    let what = "does not exist any more";
+                    return if old || aged { burnt(what) } else { Ok(Made::Unseen(dead(what))) };
                 }
                 None => {}
                 Some(v) => match standing(v, &facts.instance_id, &facts.zone) {
-                    // What lost its in-transit tag was committed once: it is pool data, not ours to start anew.
-                    Standing::Free | Standing::Here(_) if v.tag(tags::IN_TRANSIT) != Some(token) => {
-                        return Ok(Made::Burnt(format!("{id}, made by an earlier run, has been in use since")));
-                    }
-                    Standing::Free | Standing::Here(_) => return Ok(Made::Ready(v.clone())),
-                    Standing::Absent(why) | Standing::Broken(why) if old => {
-                        return Ok(Made::Burnt(format!("{id}, made by an earlier run: {why}")));
-                    }
-                    Standing::Absent(why) | Standing::Broken(why) => return dead(format!("cannot be used: {why}")),
+                    Standing::Absent(why) if v.state.is_ending() && seen && !old => return Err(dead(&why)),
+                    Standing::Absent(why) if v.state.is_ending() => return burnt(&why),
                     Standing::Changing(_) => {}
+                    // Tags can be read a little later than the rest.
+                    _ if v.tag(tags::DOMAIN).is_none() && self.shared.clock.now() < unseen_until => {}
+                    _ if v.tag(tags::IN_TRANSIT) != Some(token) => return burnt("has been in use since"),
+                    Standing::Free | Standing::Here(_) => return Ok(Made::Ready(v.clone())),
+                    // It was still in transit, but another instance has taken it.
+                    Standing::Absent(why) => return burnt(&why),
+                    Standing::Broken(why) if old && v.state == VolumeState::Error => {
+                        // It never was more than a name.
+                        self.delete(&id, false, scope).map_err(Failure::new)?;
+                        return burnt(&why);
+                    }
+                    Standing::Broken(why) => return Err(dead(&format!("cannot be used: {why}"))),
                 },
             }
             let waiting = |h| Failure::halted(format!("the new volume {id} is not available yet"), h);
             self.sleep(scope, pause).map_err(waiting)?;
             pause = (pause * 3 / 2).min(Duration::from_secs(4));
             let next = self.describe(scope, &id)?;
-            seen |= next.is_some();
+            if let Some(v) = &next {
+                self.with_volume(&d.path, |h| h.seen = true);
+                seen |= !v.state.is_ending();
+            }
             now = next;
             log::debug!("{}: {id}: {}", d.path, now.as_ref().map_or("unknown", |v| v.state.name()));
         }

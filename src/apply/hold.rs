@@ -60,6 +60,8 @@ pub(crate) struct VolumeHold {
     pub(crate) token: Option<String>,
     /// Where it came from.
     pub(crate) origin: Origin,
+    /// A new volume was seen by DescribeVolumes: if it is not found later, it is gone.
+    pub(crate) seen: bool,
     /// Whether it is attached.
     pub(crate) attached: Done,
     /// The requested device name.

@@ -19,6 +19,8 @@ use crate::sys::mounts;
 
 /// How often an exact DELETE that was refused is tried again when a look says that the record is still ours.
 const RECORD_TRIES: usize = 4;
+/// How often EC2 is asked again to delete a volume that it did not find, but may have made a moment ago.
+const UNSEEN_ROUNDS: u32 = 4;
 
 impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
@@ -109,7 +111,7 @@ impl DomainRun {
             self.detach(&v, &id, scope)?;
         }
         match v.origin {
-            Origin::Created => self.delete(&id, scope),
+            Origin::Created => self.delete(&id, !v.seen, scope),
             Origin::Claimed => Ok(()),
             Origin::Adopted => {
                 log::info!("{id} is left in transit, for the next run to finish");
@@ -241,14 +243,19 @@ impl DomainRun {
         }
     }
 
-    fn delete(&self, id: &str, scope: &Scope) -> Result<(), String> {
+    /// Deletes a volume that was never committed. `unseen`: it is so new that EC2 may not find it yet.
+    pub(crate) fn delete(&self, id: &str, unseen: bool, scope: &Scope) -> Result<(), String> {
         self.note_call("delete_volume", json!({ "VolumeId": id }));
         let mut pause = Duration::from_millis(500);
-        loop {
+        for round in 0.. {
             match self.shared.aws.delete_volume(scope, id) {
                 Ok(()) => {
                     log::info!("{id} deleted: this run created it");
                     return Ok(());
+                }
+                Err(e) if e.class() == Class::Gone && unseen && round < UNSEEN_ROUNDS && scope.sleep(pause).is_ok() => {
+                    log::debug!("{id}: {e}: it may be too new");
+                    pause *= 2;
                 }
                 Err(e) if e.class() == Class::Gone => return Ok(()),
                 // Just detached, or still being created.
@@ -264,6 +271,7 @@ impl DomainRun {
                 }
             }
         }
+        Ok(())
     }
 }
 

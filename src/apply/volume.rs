@@ -174,6 +174,7 @@ impl DomainRun {
             volume_id: None,
             token: None,
             origin,
+            seen: false,
             attached: Done::No,
             device: device.to_owned(),
             disk: None,
@@ -219,7 +220,7 @@ impl DomainRun {
                     Ok(device) => return Ok(self.finish_claim(d, &v, Source::Existing, &device, scope)?),
                     Err(lost) => {
                         log::info!("{}: {id}: {lost}", d.path);
-                        // The list may lag behind.
+                        // What the list says may be an old picture: not again at once.
                         let waiting = |h| Failure::halted(format!("cannot use {id}: {lost}"), h);
                         self.sleep(scope, pause).map_err(waiting)?;
                         pause = (pause * 2).min(Duration::from_secs(5));
@@ -316,7 +317,11 @@ impl DomainRun {
             token: d.create.is_some().then_some(token.as_str()),
             seed: self.shared.seed,
         };
-        volumes::candidates(all, &self.config.name, pool, d.pool_pref, by)
+        let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
+        // What another directive names by its id is that one's, however late it comes to claim it.
+        let named = |id: &String| self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_ref() == Some(id));
+        c.ids.retain(|id| !named(id));
+        c
     }
 
     /// After a claim that won: our tags beside the wait for the disk.

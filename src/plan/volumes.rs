@@ -199,7 +199,8 @@ pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: Poo
     let mut free: Vec<&Volume> = Vec::new();
     for v in &all {
         match standing(v, by.me, by.zone) {
-            Standing::Free if left_to_its_maker(v, &by) => out.in_transit += 1,
+            // Also while it is being created: whoever makes it will not leave it to us.
+            Standing::Free | Standing::Changing(_) if left_to_its_maker(v, &by) => out.in_transit += 1,
             Standing::Free => free.push(v),
             Standing::Changing(_) => out.changing += 1,
             _ => {}

@@ -144,7 +144,9 @@ impl Lab {
         if how.user_data {
             self.server.world().instances.get_mut(me).unwrap().spec.user_data = Some(config.as_bytes().to_vec());
         } else {
-            c.arg(format!("--userdata={}", self.file(&format!("config-{me}.json5"), config).display()));
+            // Two daemons of one instance have two configs.
+            let name = format!("{}.json5", log.file_name().unwrap_or_default().display());
+            c.arg(format!("--userdata={}", self.file(&name, config).display()));
         }
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         c.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -227,6 +229,7 @@ impl Running {
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
+        crate::disks::harmless(&lab.server.calls());
         Run { code, log, calls: lab.server.calls() }
     }
 

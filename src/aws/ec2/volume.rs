@@ -34,6 +34,11 @@ pub(crate) enum AttachmentState {
 }
 
 impl VolumeState {
+    /// Whether the volume is going or gone.
+    pub(crate) fn is_ending(self) -> bool {
+        matches!(self, VolumeState::Deleting | VolumeState::Deleted)
+    }
+
     /// As EC2 writes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
