@@ -227,6 +227,7 @@ impl Running {
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
+        no_secrets(lab, &log);
         Run { code, log, calls: lab.server.calls() }
     }
 
@@ -256,6 +257,16 @@ impl Running {
     pub(crate) fn signal(&self, signal: &str) {
         let done = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(done.success());
+    }
+}
+
+/// No key, session token, IMDS token or marked user data is in a log.
+pub(crate) fn no_secrets(lab: &Lab, log: &str) {
+    let w = lab.server.world();
+    let keys = w.keys.values().flat_map(|k| [Some(k.secret.clone()), k.token.clone()]).flatten();
+    let tokens = w.imds.values().flat_map(|i| i.tokens.keys().cloned());
+    for secret in keys.chain(tokens).chain([USER_DATA_MARK.to_owned()]) {
+        assert!(!log.contains(&secret), "the log has the secret {secret}\n{log}");
     }
 }
 
@@ -292,5 +303,7 @@ pub(crate) fn calls_text(calls: &[Call]) -> String {
     calls.iter().map(one).collect()
 }
 
+/// In user data it stands for a secret: no log may have it.
+pub(crate) const USER_DATA_MARK: &str = "hunter2-in-user-data";
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:fleet";
 pub(crate) const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/fleet";

@@ -4,6 +4,9 @@
 
 #[path = "../fakeaws/mod.rs"]
 mod fakeaws;
+mod kit;
 mod lab;
 
 mod happy;
+mod records;
+mod rollback_records;
