@@ -89,3 +89,21 @@ pub(crate) fn nic(device: u32, ipv4: &[&str], ipv6: &[&str]) -> Nic {
 pub(crate) fn with_nics(nics: Vec<Nic>) -> Lab {
     Lab::with(InstanceSpec { nics: Some(nics), ..InstanceSpec::default() })
 }
+
+/// A `notify` entry for the lab's topic, with more keys.
+pub(crate) fn to_topic(more: &str) -> String {
+    format!(r#"{{ backend: "aws-sns", options: {{ topic: "{}" }}, {more} }}"#, crate::lab::TOPIC)
+}
+
+/// A `notify` entry for the lab's queue, with more keys.
+pub(crate) fn to_queue(more: &str) -> String {
+    format!(r#"{{ backend: "aws-sqs", options: {{ "queue-url": "{}" }}, {more} }}"#, crate::lab::QUEUE)
+}
+
+/// An envelope whose body is `domain state error`.
+pub(crate) const SHORT: &str = r#"envelope: { body: "{domain} {daemon_state} {error}" }"#;
+
+/// The bodies of all messages, in their order.
+pub(crate) fn bodies(lab: &Lab) -> Vec<String> {
+    lab.server.world().messages().into_iter().map(|m| m.body.trim_end().to_owned()).collect()
+}

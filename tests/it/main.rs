@@ -7,6 +7,9 @@ mod fakeaws;
 mod kit;
 mod lab;
 
+mod commands;
+mod events;
 mod happy;
+mod notifications;
 mod records;
 mod rollback_records;
