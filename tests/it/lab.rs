@@ -156,6 +156,15 @@ impl Lab {
         self.start(config, how).wait(self)
     }
 
+    /// Runs the daemon with the user data that the instance has.
+    pub(crate) fn run_user_data(&self, how: How) -> Run {
+        let bytes = self.server.world().instances[&self.me].spec.user_data.clone();
+        let log = self.dir.join("log-user-data");
+        let mut command = self.command("", &How { user_data: true, ..how }, &log);
+        self.server.world().instances.get_mut(&self.me).unwrap().spec.user_data = bytes;
+        Running { child: command.spawn().unwrap(), log }.wait(self)
+    }
+
     /// Starts the daemon.
     pub(crate) fn start(&self, config: &str, how: How) -> Running {
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -7,9 +7,13 @@ mod fakeaws;
 mod kit;
 mod lab;
 
+mod cli;
 mod commands;
 mod events;
 mod happy;
+mod interruption;
+mod metadata;
 mod notifications;
 mod records;
 mod rollback_records;
+mod signals;
