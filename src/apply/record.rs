@@ -41,18 +41,26 @@ impl DomainRun {
     ) -> Vec<Result<(), Failure>> {
         let mut results: Vec<Option<Result<(), Failure>>> = wanted.iter().map(|_| None).collect();
         let mut plans: Vec<(usize, &RecordDirective, Plan)> = Vec::new();
+        // The same record asked for twice is written once, and what comes of it counts for both.
+        let mut twins: Vec<(usize, usize)> = Vec::new();
         for (i, (d, read)) in wanted.into_iter().enumerate() {
-            match self.plan_record(d, read, scope) {
-                Ok(plan) if plan.changes.is_empty() => results[i] = Some(Ok(())),
-                // The same record asked for twice is written once.
-                Ok(plan)
-                    if plans.iter().any(|(_, o, p)| o.hosted_zone == d.hosted_zone && p.changes == plan.changes) =>
-                {
-                    log::info!("{}: {} is asked for twice", d.path, plan.name);
-                    results[i] = Some(Ok(()));
+            let plan = match self.plan_record(d, read, scope) {
+                Ok(plan) => plan,
+                Err(f) => {
+                    results[i] = Some(Err(f));
+                    continue;
                 }
-                Ok(plan) => plans.push((i, d, plan)),
-                Err(f) => results[i] = Some(Err(f)),
+            };
+            let same = |(_, o, p): &&(usize, &RecordDirective, Plan)| {
+                o.hosted_zone == d.hosted_zone && p.changes == plan.changes
+            };
+            if plan.changes.is_empty() {
+                results[i] = Some(Ok(()));
+            } else if let Some((first, ..)) = plans.iter().find(same) {
+                log::info!("{}: {} is asked for twice", d.path, plan.name);
+                twins.push((i, *first));
+            } else {
+                plans.push((i, d, plan));
             }
         }
         for (_, d, plan) in &plans {
@@ -111,6 +119,9 @@ impl DomainRun {
                     Err(Failure::api(&what, &e))
                 }
             });
+        }
+        for (twin, first) in twins {
+            results[twin] = results[first].clone();
         }
         results
             .into_iter()

@@ -319,7 +319,8 @@ impl DomainRun {
         };
         let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
         // What another directive names by its id is that one's, however late it comes to claim it.
-        let named = |id: &String| self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_ref() == Some(id));
+        let named =
+            |id: &String| self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_ref() == Some(id));
         c.ids.retain(|id| !named(id));
         c
     }

@@ -31,6 +31,8 @@ pub(crate) struct Domain {
     /// What went wrong, for `{error}`.
     errors: Mutex<Vec<String>>,
     failed: AtomicBool,
+    /// Its `failed` commands and messages are under way or done.
+    told: AtomicBool,
     /// Messages so far, so that a second one of an event is another message to a FIFO queue.
     messages: AtomicU32,
 }
@@ -44,6 +46,7 @@ impl Domain {
             config,
             errors: Mutex::new(Vec::new()),
             failed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             messages: AtomicU32::new(0),
         }
     }
@@ -67,6 +70,11 @@ impl Domain {
     /// Whether it has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to be told now that it failed: that happens once.
+    pub(crate) fn is_to_be_told(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// The macro values for `event`.

@@ -64,7 +64,8 @@ struct Daemon {
 
 /// Runs the daemon to its end.
 pub(crate) fn run(args: Args) -> Outcome {
-    match setup::setup(args) {
+    let stop = Stop::new();
+    match setup::setup(args, &stop) {
         Ok(setup::Ready::Daemon(mut daemon)) => {
             let _locks = match setup::lock_domains(&daemon) {
                 Ok(locks) => locks,
@@ -76,6 +77,11 @@ pub(crate) fn run(args: Args) -> Outcome {
             daemon.story()
         }
         Ok(setup::Ready::Nothing) => Outcome::Done,
+        // There was nothing to undo and nobody to tell yet.
+        Err((Outcome::Failed, text)) if stop.get() == Some(StopReason::Terminate) => {
+            log::info!("stopped: {text}");
+            Outcome::Done
+        }
         Err((outcome, text)) => {
             for line in text.lines() {
                 log::error!("{line}");
@@ -194,9 +200,10 @@ impl Daemon {
             return Err(Outcome::Done);
         }
         let (started, late): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) =
-            standing.into_iter().partition(|d| !d.has_failed());
+            standing.iter().copied().partition(|d| !d.has_failed());
         if late.iter().any(|d| d.config.critical) {
-            log::error!("the volumes and records of {} are kept: their applications may have started", names(&all));
+            let kept = names(&standing);
+            log::error!("the volumes and records of {kept} are kept: their applications may have started");
             join(background);
             return Err(self.fail(&all, &left));
         }
@@ -277,8 +284,10 @@ impl Daemon {
         if left.is_empty() { Outcome::Failed } else { incomplete(left) }
     }
 
-    /// `failed` commands and messages of these domains, beside whatever comes next.
+    /// `failed` commands and messages of these domains, beside whatever comes next; not again for one that had them.
     fn fail_alone(&self, domains: &[&Arc<Domain>]) -> Vec<JoinHandle<()>> {
+        let domains: Vec<&Arc<Domain>> = domains.iter().copied().filter(|d| d.is_to_be_told()).collect();
+        let domains = domains.as_slice();
         if domains.is_empty() {
             return Vec::new();
         }

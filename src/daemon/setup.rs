@@ -74,37 +74,31 @@ fn parse(bytes: &[u8], name: &str) -> Result<Option<Config>, Refusal> {
     Ok(Some(config))
 }
 
-/// Sets up a run.
-pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
+/// Sets up a run. From here on a signal makes a request to `stop`.
+pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     // The offset can only be asked for while there is one thread.
     let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
     let notifier = Notifier::from_env();
-    let stop = Stop::new();
-    signals::install(&stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
+    signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
         [] => crate::imds::endpoints(None, &|name| env.get(name).map(str::to_owned)).map_err(usage)?,
         given => given.to_vec(),
     };
     let imds = Arc::new(Imds::new(endpoints, &clock));
-    let early = Scope::new(&clock, METADATA, Some(&stop));
+    let early = Scope::new(&clock, METADATA, Some(stop));
     notifier.extend_timeout(clock.real(METADATA));
     notifier.status("reading the metadata and the config");
 
     let facts = fetch_facts(&imds, &early)?;
-    // A stop before there is a config is no failure: there is nothing to undo and nobody to tell.
-    let stopped = |e: Refusal| match stop.get() {
-        Some(_) => (Outcome::Done, format!("stopped early: {}", e.1)),
-        None => e,
-    };
     let config = match &args.userdata {
         Some(input) => read_input(input)?,
         None => {
             let bytes = imds.user_data(&early);
-            let bytes = bytes.map_err(|e| stopped(failed(format!("cannot read the user data: {e}"))))?;
+            let bytes = bytes.map_err(|e| failed(format!("cannot read the user data: {e}")))?;
             parse(&bytes.unwrap_or_default(), "the user data")?
         }
     };
@@ -128,7 +122,7 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
         std::thread::spawn(move || drop(aws.warm_up(&scope)))
     });
     let facts: Facts = match facts.join() {
-        Ok(facts) => facts.map_err(|e| stopped(failed(format!("cannot read the instance's metadata: {e}"))))?,
+        Ok(facts) => facts.map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?,
         Err(_) => return Err(failed("cannot read the instance's metadata: a thread panicked")),
     };
     aws.set_instance_region(&facts.region);
@@ -169,7 +163,7 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
     });
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Arc::new(Domain::new(&context, d))).collect();
-    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop })))
+    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop: stop.clone() })))
 }
 
 type FactsThread = JoinHandle<Result<Facts, crate::imds::ImdsError>>;

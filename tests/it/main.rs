@@ -4,22 +4,32 @@
 
 #[path = "../fakeaws/mod.rs"]
 mod fakeaws;
+mod kit;
 mod lab;
 
+mod cli;
+mod commands;
+mod events;
 mod happy;
 
 mod disks;
+mod interruption;
+mod metadata;
+mod notifications;
+mod races;
+mod records;
+mod rollback;
+mod rollback_records;
+mod rollback_stop;
+mod signals;
+mod volumes_attach;
 mod volumes_by_id;
 mod volumes_certain;
+mod volumes_create;
+mod volumes_device;
+mod volumes_disk;
+mod volumes_mounted;
 mod volumes_pool;
 mod volumes_pool_order;
-mod volumes_device;
-mod volumes_create;
-mod volumes_attach;
-mod volumes_disk;
 mod volumes_rerun;
 mod volumes_suite;
-mod volumes_mounted;
-mod races;
-mod rollback;
-mod rollback_stop;

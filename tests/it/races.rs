@@ -10,9 +10,8 @@ use crate::lab::{How, Lab, once};
 fn race(index: impl Fn(u32) -> u32, pref: &str, knobs: impl FnOnce(&mut Knobs), how: How) {
     let lab = Lab::new();
     let pool = lab.pool_of(20);
-    let instances: Vec<String> = (0..30)
-        .map(|n| lab.add_instance(InstanceSpec { launch_index: index(n), ..InstanceSpec::default() }))
-        .collect();
+    let instances: Vec<String> =
+        (0..30).map(|n| lab.add_instance(InstanceSpec { launch_index: index(n), ..InstanceSpec::default() })).collect();
     lab.knobs(knobs);
     let text = config(&volume("p", "/dev/xvdf", &format!(r#""pool-name": "p", "pool-pref": "{pref}""#)));
     let runs: Vec<_> = instances.iter().map(|i| lab.start(&text, how.clone().on(i))).collect();

@@ -145,10 +145,8 @@ fn a_next_source_is_tried_in_the_order_of_the_config() {
 #[test]
 fn every_source_that_was_tried_is_in_the_error() {
     let lab = Lab::new();
-    let run = lab.run(
-        &config(&volume("xp", "/dev/xvdf", &format!(r#""volume-id": "{}", "pool-name": "p""#, id(1)))),
-        once(),
-    );
+    let run =
+        lab.run(&config(&volume("xp", "/dev/xvdf", &format!(r#""volume-id": "{}", "pool-name": "p""#, id(1)))), once());
     let text = format!("x: {} does not exist; p: pool 'p' has no volume in eu-west-1a", id(1));
     run.ends(1, &[&text, "domains.\"d\".attach-volume[0]"]);
 }

@@ -30,7 +30,9 @@ fn the_serial_decides_and_not_the_order_of_the_disks() {
     let lab = Lab::new();
     let all = lab.pool_of(2);
     for n in 3..6 {
-        lab.volume(VolumeSpec::default().id(&id(n)).attached(&lab.me, &format!("/dev/xvd{}", char::from(b'm' + n as u8))));
+        lab.volume(
+            VolumeSpec::default().id(&id(n)).attached(&lab.me, &format!("/dev/xvd{}", char::from(b'm' + n as u8))),
+        );
     }
     // A serial that only begins like ours, and a disk of the requested name: neither is the volume.
     let root = lab.root(&lab.me);
@@ -122,7 +124,13 @@ fn on_xen_the_disk_counts_only_once_ec2_says_attached() {
     let run = lab.run(&config(&p("/dev/xvdf")), once().rate(5));
     run.ends(0, &[]);
     let claimed = lab.server.calls_of("AttachVolume")[0].at_ms;
-    let used = lab.server.calls_of("CreateTags").iter().filter(|c| c.params["Tag.1.Key"].ends_with("ts-used")).map(|c| c.at_ms).next();
+    let used = lab
+        .server
+        .calls_of("CreateTags")
+        .iter()
+        .filter(|c| c.params["Tag.1.Key"].ends_with("ts-used"))
+        .map(|c| c.at_ms)
+        .next();
     assert!(used.unwrap() >= claimed + 700, "{run}");
 }
 

@@ -68,7 +68,9 @@ fn multi_attach_and_managed_volumes_are_never_candidates() {
 
 /// A free volume of the pool that another instance is making.
 fn in_transit(lab: &Lab, hours: i64, state: &str) -> String {
-    let vol = lab.volume(VolumeSpec { state: Some(state.into()), ..VolumeSpec::pool("d", "p") }.tag("user:ec2fd.in-transit", "t"));
+    let vol = lab.volume(
+        VolumeSpec { state: Some(state.into()), ..VolumeSpec::pool("d", "p") }.tag("user:ec2fd.in-transit", "t"),
+    );
     lab.server.world().volumes.get_mut(&vol).unwrap().created -= Duration::hours(hours);
     vol
 }
@@ -261,6 +263,9 @@ fn a_pool_volume_here_under_a_name_that_nobody_requests_is_an_error() {
     lab.pool_of(1);
     let stray = lab.volume(VolumeSpec::pool("d", "p").attached(&lab.me, "/dev/xvdk"));
     let run = lab.run(&config(&pool("pc", "/dev/xvdf")), once());
-    run.ends(1, &[&format!("{stray} of this pool is attached to this instance as /dev/xvdk, which no directive requests")]);
+    run.ends(
+        1,
+        &[&format!("{stray} of this pool is attached to this instance as /dev/xvdk, which no directive requests")],
+    );
     assert!(lab.server.writes().is_empty(), "{run}");
 }

@@ -72,7 +72,12 @@ fn by_the_time_of_last_use() {
         [("least-recently-used", 4), ("least-recent-used", 4), ("most-recently-used", 3), ("most-recent-used", 3)]
     {
         let lab = Lab::new();
-        for (n, used) in [(1, Some("2026-05-01T10:00:00Z")), (2, Some("2026-04-01T10:00:00Z")), (3, Some("2026-11-01T10:00:00Z")), (4, None)] {
+        for (n, used) in [
+            (1, Some("2026-05-01T10:00:00Z")),
+            (2, Some("2026-04-01T10:00:00Z")),
+            (3, Some("2026-11-01T10:00:00Z")),
+            (4, None),
+        ] {
             let spec = VolumeSpec::pool("d", "p").id(&id(n));
             lab.volume(used.map_or(spec.clone(), |t| spec.tag("user:ec2fd.ts-used", t)));
         }
