@@ -11,7 +11,7 @@
 //! 3  aws::{ec2, route53, sns, sqs} one small file per action
 //! 2  imds  aws                     the two clients
 //! 1  config  http  sys
-//! 0  clock  scope  log  model  suggest  macros  cli
+//! 0  clock  scope  log  parallel  random  model  suggest  macros  cli
 //! ```
 
 mod apply;
@@ -27,6 +27,7 @@ mod log;
 mod macros;
 mod model;
 mod notify;
+mod parallel;
 mod plan;
 mod poll;
 mod random;

@@ -8,6 +8,7 @@ use crate::aws::Class;
 use crate::aws::route53::{RecordSet, normalise};
 use crate::clock::Tick;
 use crate::config::RecordDirective;
+use crate::parallel;
 use crate::plan::records::{self, Plan};
 use crate::scope::Scope;
 
@@ -84,25 +85,13 @@ impl DomainRun {
         zones.sort_unstable();
         zones.dedup();
         // One submission a zone, beside each other.
-        let outcomes = std::thread::scope(|s| {
-            let submit = |zone: &str| {
-                let of: Vec<_> = plans.iter().filter(|(_, d, _)| d.hosted_zone == zone).collect();
-                let pieces = of.iter().map(|(_, _, p)| p.changes.clone()).collect();
-                let ends = self.shared.zones.submit(&self.shared.aws, zone, pieces, scope);
-                of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
-            };
-            let (last, others) = match zones.split_last() {
-                Some((last, others)) => (vec![*last], others.to_vec()),
-                None => (Vec::new(), Vec::new()),
-            };
-            let beside: Vec<_> = others
-                .into_iter()
-                .map(|z| s.spawn(move || crate::log::in_domain(&self.config.name, || submit(z))))
-                .collect();
-            let mut all: Vec<_> = last.into_iter().flat_map(submit).collect();
-            all.extend(beside.into_iter().filter_map(|t| t.join().ok()).flatten());
-            all
+        let outcomes = parallel::map(zones.len(), |z| {
+            let of: Vec<_> = plans.iter().filter(|(_, d, _)| d.hosted_zone == zones[z]).collect();
+            let pieces = of.iter().map(|(_, _, p)| p.changes.clone()).collect();
+            let ends = self.shared.zones.submit(&self.shared.aws, zones[z], pieces, scope);
+            of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
         });
+        let outcomes: Vec<_> = outcomes.into_iter().flatten().flatten().collect();
         for (i, outcome) in outcomes {
             let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
             results[i] = Some(match outcome {

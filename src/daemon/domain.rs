@@ -10,6 +10,7 @@ use crate::config;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
+use crate::parallel;
 use crate::scope::Scope;
 
 /// What the messages and commands of all domains share.
@@ -124,7 +125,7 @@ impl Domain {
                         crate::notify::send(&context.shared.aws, n, event, sequence, &values, &scope);
                     });
                 };
-                super::spawn("notify", work)
+                parallel::background("notify", Box::new(work))
             })
             .collect()
     }
@@ -132,12 +133,5 @@ impl Domain {
 
 /// Does `work` for each domain at the same time, with its name in the log; `None` for one that panicked.
 pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
-    let work = |d: &Domain| in_domain(d.name(), || work(d));
-    std::thread::scope(|s| {
-        let Some((first, others)) = domains.split_first() else { return Vec::new() };
-        let threads: Vec<_> = others.iter().map(|d| s.spawn(move || work(d))).collect();
-        let mut all = vec![std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(first))).ok()];
-        all.extend(threads.into_iter().map(|t| t.join().ok()));
-        all
-    })
+    parallel::map(domains.len(), |i| in_domain(domains[i].name(), || work(domains[i])))
 }

@@ -22,6 +22,7 @@ use crate::cli::Args;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::Event;
+use crate::parallel;
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
 use domain::{Context, Domain, each};
@@ -153,7 +154,7 @@ impl Daemon {
         let work = move || {
             crate::poll::poll(&context.shared.imds, &context.shared.clock, every, &stop, &context.notice);
         };
-        spawn("poll", work)
+        parallel::background("poll", Box::new(work))
     }
 
     fn wait(&self) {
@@ -298,7 +299,7 @@ impl Daemon {
         for d in domains.iter().map(|d| Arc::clone(d)) {
             let scope = scope.clone();
             let work = move || in_domain(d.name(), || d.run_commands(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
-            background.extend(spawn("failed", work));
+            background.extend(parallel::background("failed", Box::new(work)));
         }
         background
     }
@@ -379,7 +380,7 @@ impl Daemon {
             let runs: Vec<_> = domains.iter().map(|d| &d.run).collect();
             tidy::tidy(&shared, &runs, &Scope::new(&shared.clock, TIDY, None));
         };
-        spawn("tidy", work).into_iter().collect()
+        parallel::background("tidy", Box::new(work)).into_iter().collect()
     }
 }
 
@@ -389,12 +390,6 @@ fn incomplete(left: &[String]) -> Outcome {
         log::error!("  {l}");
     }
     Outcome::Incomplete
-}
-
-/// A thread; without one, what it was for is left undone, and that is said.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.map_err(|e| log::error!("no thread for '{name}': {e}")).ok()
 }
 
 fn names(domains: &[&Arc<Domain>]) -> String {

@@ -12,14 +12,15 @@ use time::UtcOffset;
 
 use super::domain::{Context, Domain};
 use super::{Daemon, Outcome};
-use crate::apply::{Shared, zone::Zones};
+use crate::apply::{Shared, lock, zone::Zones};
 use crate::aws::{Aws, AwsConfig, env::Env};
 use crate::cli::{Args, Input};
 use crate::clock::Clock;
 use crate::config::{self, Config, userdata};
 use crate::exec::Runner;
-use crate::imds::Imds;
+use crate::imds::{Imds, ImdsError};
 use crate::model::Facts;
+use crate::parallel;
 use crate::scope::{Scope, Stop};
 use crate::sys::lock::DomainLock;
 use crate::sys::mounts::MountSet;
@@ -27,6 +28,8 @@ use crate::sys::{Root, notify::Notifier, signals};
 
 /// How long the metadata service may take until the config says how long init may take.
 const METADATA: Duration = Duration::from_secs(300);
+/// How long the first keys are fetched ahead; after that the first call that needs them waits for them.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// More than any config that is accepted, so that one that is too large is refused by its own error.
 const MAX_INPUT: u64 = 2 * 1024 * 1024;
 
@@ -93,7 +96,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     notifier.extend_timeout(clock.real(METADATA));
     notifier.status("reading the metadata and the config");
 
-    let facts = fetch_facts(&imds, &early)?;
+    let facts = fetch_facts(&imds, &early);
     let config = match &args.userdata {
         Some(input) => read_input(input)?,
         None => {
@@ -116,19 +119,13 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let aws = Arc::new(Aws::new(&aws_config, &clock, &imds).map_err(failed)?);
     let needs_aws = wants_aws(&args, &config);
     // The first keys come while the facts do.
-    let warm = needs_aws.then(|| aws.clone()).map(|aws| {
-        let scope = early.clone();
-        // If there are none, the first call says so.
-        std::thread::spawn(move || drop(aws.warm_up(&scope)))
-    });
-    let facts: Facts = match facts.join() {
-        Ok(facts) => facts.map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?,
-        Err(_) => return Err(failed("cannot read the instance's metadata: a thread panicked")),
-    };
-    aws.set_instance_region(&facts.region);
-    if let Some(t) = warm {
-        let _ = t.join();
+    if needs_aws {
+        let (aws, scope) = (aws.clone(), early.within(WARM_UP));
+        // If there are none, the first call waits for them, and says so.
+        parallel::background("keys", Box::new(move || drop(aws.warm_up(&scope))));
     }
+    let facts = facts.wait().map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?;
+    aws.set_instance_region(&facts.region);
     log::info!(
         "{} ({}) in {}, launch index {}, public addresses: {}",
         facts.instance_id,
@@ -166,14 +163,27 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop: stop.clone() })))
 }
 
-type FactsThread = JoinHandle<Result<Facts, crate::imds::ImdsError>>;
+/// The facts, on their way.
+struct FactsToCome {
+    thread: Option<JoinHandle<()>>,
+    slot: Arc<Mutex<Option<Result<Facts, ImdsError>>>>,
+}
 
-fn fetch_facts(imds: &Arc<Imds>, scope: &Scope) -> Result<FactsThread, Refusal> {
-    let (imds, scope) = (imds.clone(), scope.clone());
-    std::thread::Builder::new()
-        .name("facts".to_owned())
-        .spawn(move || imds.facts(&scope))
-        .map_err(|e| failed(format!("cannot read the metadata: no thread: {e}")))
+fn fetch_facts(imds: &Arc<Imds>, scope: &Scope) -> FactsToCome {
+    let slot = Arc::new(Mutex::new(None));
+    let (imds, scope, into) = (imds.clone(), scope.clone(), slot.clone());
+    let work = move || *lock(&into) = Some(imds.facts(&scope));
+    FactsToCome { thread: parallel::background("facts", Box::new(work)), slot }
+}
+
+impl FactsToCome {
+    fn wait(self) -> Result<Facts, String> {
+        self.thread.map(JoinHandle::join);
+        match lock(&self.slot).take() {
+            Some(facts) => facts.map_err(|e| e.to_string()),
+            None => Err("the thread for it failed".to_owned()),
+        }
+    }
 }
 
 /// Whether the run can come to a call of AWS at all.
