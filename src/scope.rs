@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -119,12 +120,22 @@ pub(crate) struct Scope {
     pub(crate) deadline: Tick,
     /// Who may end it earlier.
     pub(crate) stop: Option<Stop>,
+    /// Set when what the work is for is lost: to who works it is a deadline.
+    lost: Option<Arc<AtomicBool>>,
 }
+
+/// How long it may take until a wait sees that its work is lost.
+const SEE_LOST: Duration = Duration::from_millis(250);
 
 impl Scope {
     /// A scope of `budget` from now on.
     pub(crate) fn new(clock: &Arc<Clock>, budget: Duration, stop: Option<&Stop>) -> Scope {
-        Scope { clock: clock.clone(), deadline: clock.now().after(budget), stop: stop.cloned() }
+        Scope { clock: clock.clone(), deadline: clock.now().after(budget), stop: stop.cloned(), lost: None }
+    }
+
+    /// The same, but over as soon as `lost` is set.
+    pub(crate) fn unless(&self, lost: &Arc<AtomicBool>) -> Scope {
+        Scope { lost: Some(lost.clone()), ..self.clone() }
     }
 
     /// The same, but over after `budget` if that is earlier.
@@ -142,20 +153,28 @@ impl Scope {
         if let Some(r) = self.stop.as_ref().and_then(Stop::get) {
             return Err(Halt::Stopped(r));
         }
-        if self.remaining().is_zero() { Err(Halt::Deadline) } else { Ok(()) }
+        let lost = self.lost.as_ref().is_some_and(|l| l.load(Ordering::Relaxed));
+        if lost || self.remaining().is_zero() { Err(Halt::Deadline) } else { Ok(()) }
     }
 
     /// Waits `d`, or until the scope ends.
     pub(crate) fn sleep(&self, d: Duration) -> Result<(), Halt> {
-        self.check()?;
-        let real = self.clock.real(d.min(self.remaining()));
-        match &self.stop {
-            Some(s) => {
-                s.wait(real);
+        let end = self.clock.now().after(d);
+        loop {
+            self.check()?;
+            let left = end.since(self.clock.now()).min(self.remaining());
+            let step = if self.lost.is_some() { left.min(SEE_LOST) } else { left };
+            let real = self.clock.real(step);
+            match &self.stop {
+                Some(s) => {
+                    s.wait(real);
+                }
+                None => std::thread::sleep(real),
             }
-            None => std::thread::sleep(real),
+            if step == left {
+                return self.check();
+            }
         }
-        self.check()
     }
 }
 
@@ -174,6 +193,19 @@ mod tests {
             assert!(stop.request(StopReason::Interrupted));
             assert!(!stop.request(StopReason::Terminate));
             assert_eq!(waiting.join().unwrap(), Err(Halt::Stopped(StopReason::Interrupted)));
+        });
+    }
+
+    #[test]
+    fn work_that_is_lost_ends_a_wait() {
+        let clock = Arc::new(Clock::new(None).unwrap());
+        let lost = Arc::new(AtomicBool::new(false));
+        let scope = Scope::new(&clock, Duration::from_secs(60), None).unless(&lost);
+        assert_eq!(scope.sleep(Duration::from_millis(1)), Ok(()));
+        std::thread::scope(|s| {
+            let waiting = s.spawn(|| scope.sleep(Duration::from_secs(50)));
+            lost.store(true, Ordering::Relaxed);
+            assert_eq!(waiting.join().unwrap(), Err(Halt::Deadline));
         });
     }
 

@@ -79,7 +79,7 @@ impl DomainRun {
                     }
                     let waiting =
                         |h| Failure::halted(format!("cannot attach {} as {device}: it stays in use", v.id), h);
-                    self.sleep(scope, pause).map_err(waiting)?;
+                    scope.sleep(pause).map_err(waiting)?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }
             }
@@ -133,7 +133,7 @@ impl DomainRun {
         let mut said = false;
         let mut pause = Duration::from_millis(250);
         loop {
-            self.check(scope).map_err(|h| Failure::halted(format!("cannot {what}"), h))?;
+            scope.check().map_err(|h| Failure::halted(format!("cannot {what}"), h))?;
             self.with_volume(&d.path, |h| h.attached = Done::Maybe);
             let error = match self.shared.aws.attach_volume(scope, &v.id, me, device) {
                 Ok(()) => {
@@ -182,7 +182,7 @@ impl DomainRun {
                     return Err(Failure::api(&what, &error));
                 }
             }
-            self.sleep(scope, pause).map_err(|h| Failure::halted(format!("cannot {what}: {error}"), h))?;
+            scope.sleep(pause).map_err(|h| Failure::halted(format!("cannot {what}: {error}"), h))?;
             pause = (pause * 2).min(Duration::from_secs(4));
         }
     }
@@ -232,7 +232,7 @@ impl DomainRun {
                 }
                 Standing::Changing(why) => {
                     let waiting = |h| Failure::halted(format!("cannot attach {}: {why}", v.id), h);
-                    self.sleep(scope, pause).map_err(waiting)?;
+                    scope.sleep(pause).map_err(waiting)?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }
             }

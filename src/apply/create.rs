@@ -179,7 +179,7 @@ impl DomainRun {
                 },
             }
             let waiting = |h| Failure::halted(format!("the new volume {id} is not available yet"), h);
-            self.sleep(scope, pause).map_err(waiting)?;
+            scope.sleep(pause).map_err(waiting)?;
             pause = (pause * 3 / 2).min(Duration::from_secs(4));
             let next = self.describe(scope, &id)?;
             if let Some(v) = &next {

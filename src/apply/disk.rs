@@ -61,7 +61,7 @@ impl DomainRun {
                 pause = (pause * 2).min(Duration::from_secs(8));
             }
             let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
-            self.check(scope).map_err(late)?;
+            scope.check().map_err(late)?;
             pace.wait(scope).map_err(late)?;
         }
     }

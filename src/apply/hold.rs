@@ -68,10 +68,8 @@ pub(crate) struct VolumeHold {
     pub(crate) device: String,
     /// The node, once it was seen.
     pub(crate) disk: Option<std::path::PathBuf>,
-    /// We write our tags on it.
-    pub(crate) tagged: bool,
-    /// `user:ec2fd.owner` as it was before.
-    pub(crate) owner_before: Option<String>,
+    /// The tags that were written over a claimed volume's, as they were before (key, ours, before).
+    pub(crate) tags_before: Vec<(&'static str, String, Option<String>)>,
     /// `user:ec2fd.in-transit` was taken off.
     pub(crate) transit_removed: bool,
     /// The thread that writes our tags on it.
@@ -104,8 +102,6 @@ pub(crate) struct Committed {
     pub(crate) created: bool,
     /// What its `user:ec2fd.transc-id` is.
     pub(crate) transc_id: String,
-    /// This run attached it (otherwise only a left-over tag is removed).
-    pub(crate) used: bool,
 }
 
 impl DomainRun {
@@ -141,12 +137,19 @@ impl DomainRun {
         lock(&self.holds).retain(|h| h.key() != key);
     }
 
-    /// Takes the holds of one directive, or all, in the order in which they are rolled back: last in, first out.
+    /// Takes the holds of one directive, or all, in the order in which they are rolled back: last in, first out. Volumes
+    /// are claimed beside each other; what counts is the order of the directives, in which their commands ran: what the
+    /// last one mounted may stand on what the first one did.
     pub(crate) fn take_holds(&self, key: Option<&str>) -> Vec<Hold> {
         let mut holds = lock(&self.holds);
         let (mut taken, rest): (Vec<Hold>, Vec<Hold>) =
             std::mem::take(&mut *holds).into_iter().partition(|h| key.is_none_or(|k| h.key() == k));
         *holds = rest;
+        let volumes = &self.config.volumes;
+        taken.sort_by_key(|h| match h {
+            Hold::Volume(v) => volumes.iter().position(|d| d.path == v.key),
+            Hold::Record(_) => Some(volumes.len()),
+        });
         taken.reverse();
         taken
     }
@@ -157,12 +160,12 @@ impl DomainRun {
             let Hold::Volume(v) = hold else { continue };
             let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
             // On what we made the transaction's tag is the token: the create request is the same in every run.
-            let transc_id = v.token.filter(|_| !v.tagged).unwrap_or(transc_id);
+            let transc_id = v.token.filter(|_| v.tags_before.is_empty()).unwrap_or(transc_id);
             let created = v.origin != Origin::Claimed;
             if let Some(t) = v.tagging {
                 lock(&self.tagging).push(t);
             }
-            lock(&self.committed).push(Committed { volume_id, created, transc_id, used: true });
+            lock(&self.committed).push(Committed { volume_id, created, transc_id });
         }
     }
 }

@@ -37,6 +37,8 @@ impl DomainRun {
     /// Brings the domain up. Afterwards it is committed, or (where `critical` is set) still has its holds.
     /// `undo` makes the scope of a non-critical directive's own roll-back.
     pub(crate) fn init(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
+        // To a directive it is the same as a deadline when its domain is lost.
+        let scope = &scope.unless(&self.abandoned);
         let jobs = if self.config.records.is_empty() { 1 } else { 2 };
         let halves = parallel::map(jobs, |i| match i {
             0 => {
@@ -114,7 +116,7 @@ impl DomainRun {
     /// Runs the commands of a volume whose disk is usable.
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
-        self.check(scope).map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
         if !self.shared.exec_enabled {
             return Ok(());
         }

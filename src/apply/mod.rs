@@ -21,7 +21,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use time::UtcOffset;
@@ -33,7 +32,7 @@ use crate::exec::Runner;
 use crate::imds::Imds;
 use crate::macros::Values;
 use crate::model::Facts;
-use crate::scope::{Halt, Scope};
+use crate::scope::Halt;
 use crate::sys::Root;
 use crate::sys::mounts::MountSet;
 use hold::Hold;
@@ -122,7 +121,7 @@ pub(crate) struct DomainRun {
     calls: Mutex<Vec<Value>>,
     holds: Mutex<Vec<Hold>>,
     /// A critical directive failed: what runs beside it need not go on.
-    abandoned: AtomicBool,
+    abandoned: Arc<AtomicBool>,
     /// Volumes whose tags want tidying after `started`.
     pub(crate) committed: Mutex<Vec<hold::Committed>>,
     /// Threads that still write tags on committed volumes.
@@ -137,7 +136,7 @@ impl DomainRun {
             config: config.clone(),
             calls: Mutex::new(Vec::new()),
             holds: Mutex::new(Vec::new()),
-            abandoned: AtomicBool::new(false),
+            abandoned: Arc::default(),
             committed: Mutex::new(Vec::new()),
             tagging: Mutex::new(Vec::new()),
         }
@@ -166,26 +165,6 @@ impl DomainRun {
             now: Some(self.shared.clock.corrected().to_offset(self.shared.offset)),
             pid: std::process::id(),
             ..Values::default()
-        }
-    }
-
-    /// Whether the directive that asks should still go on.
-    pub(crate) fn check(&self, scope: &Scope) -> Result<(), Halt> {
-        scope.check()?;
-        // To the directive it is the same as a stop of everything: its domain is lost.
-        if self.abandoned.load(Ordering::Relaxed) { Err(Halt::Deadline) } else { Ok(()) }
-    }
-
-    /// Waits, unless the scope ends or the domain is lost meanwhile.
-    pub(crate) fn sleep(&self, scope: &Scope, d: Duration) -> Result<(), Halt> {
-        let end = self.shared.clock.now().after(d);
-        loop {
-            self.check(scope)?;
-            let left = end.since(self.shared.clock.now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            scope.sleep(left.min(Duration::from_millis(250)))?;
         }
     }
 

@@ -177,30 +177,28 @@ impl DomainRun {
             // It is deleted next.
             return;
         }
-        let aws = &self.shared.aws;
-        let me = self.shared.facts().instance_id.clone();
-        let mut back = Vec::new();
-        let mut outcome = Ok(());
-        if v.tagged {
-            // The same owner as before: the tag stays.
-            let owner = v.owner_before.as_deref().filter(|o| *o != me);
-            back.extend(owner.map(|o| (tags::OWNER, o)));
-            let mut ours = vec![(tags::TRANSC_ID, Some(self.shared.transaction_id.as_str()))];
-            if v.owner_before.is_none() {
-                ours.push((tags::OWNER, Some(me.as_str())));
+        let changed = v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
+        // By value: what is not ours any more stays. What was another's is written over.
+        let (mut back, mut off) = (Vec::new(), Vec::new());
+        for (key, ours, before) in changed {
+            match before {
+                Some(before) => back.push((*key, before.as_str())),
+                None => off.push((*key, Some(ours.as_str()))),
             }
-            let noted: Vec<_> = ours.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-            self.note_call("delete_tags", json!({ "Resources": [id], "Tags": noted }));
-            outcome = aws.delete_tags(scope, &[id], &ours);
         }
         if let Some(token) = v.token.as_deref().filter(|_| v.transit_removed) {
             back.push((tags::IN_TRANSIT, token));
         }
+        if !off.is_empty() {
+            let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
+            self.note_call("delete_tags", json!({ "Resources": [id], "Tags": noted }));
+        }
         if !back.is_empty() {
             let noted: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
             self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
-            outcome = outcome.and(aws.create_tags(scope, &[id], &back));
         }
+        let aws = &self.shared.aws;
+        let outcome = aws.delete_tags(scope, &[id], &off).and(aws.create_tags(scope, &[id], &back));
         if let Err(e) = outcome {
             log::warn!("cannot put the tags of {id} back (they block nothing): {e}");
         }
@@ -219,19 +217,22 @@ impl DomainRun {
                     Ok(()) => asked = true,
                     // It was detached already, by an earlier try or by somebody else.
                     Err(e) if matches!(e.class(), Class::Gone | Class::Conflict) => asked = true,
-                    Err(e) if e.class() == Class::Ambiguous => log::debug!("{id}: {e}: looking"),
+                    // Not yet, or nobody knows: the next turn asks again, if the volume is still here.
+                    Err(e) if matches!(e.class(), Class::Ambiguous | Class::TooEarly) => {
+                        log::debug!("{id}: {e}: looking");
+                    }
                     Err(e) => return Err(stays(&Failure::api("detach it", &e))),
                 }
             }
             match self.describe(scope, id).map_err(|f| stays(&f))? {
                 None => return Ok(()),
+                Some(now)
+                    if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) =>
+                {
+                    return Err(stays(&"EC2 says busy: something on this machine still holds it"));
+                }
                 Some(now) => match standing(&now, me, &facts.zone) {
-                    Standing::Here(_) => {
-                        if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) {
-                            return Err(stays(&"EC2 says busy: something on this machine still holds it"));
-                        }
-                    }
-                    Standing::Changing(_) => {}
+                    Standing::Here(_) | Standing::Changing(_) => {}
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) => {
                         log::info!("{id} detached");
                         return Ok(());

@@ -24,8 +24,7 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
 
     // One call for all of them: the same tags on each.
     for created in [false, true] {
-        let ids: Vec<&str> =
-            volumes.iter().filter(|v| v.used && v.created == created).map(|v| v.volume_id.as_str()).collect();
+        let ids: Vec<&str> = volumes.iter().filter(|v| v.created == created).map(|v| v.volume_id.as_str()).collect();
         if ids.is_empty() {
             continue;
         }

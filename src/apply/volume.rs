@@ -153,12 +153,12 @@ impl DomainRun {
             }));
             self.end_transit(d, &found.volume_id, scope)?;
         } else if let Some(left) = volume.and_then(|v| v.tag(tags::TRANSC_ID)).filter(|_| mine) {
-            // Its application may be running: it is not ours to take away, but the tag is ours to remove.
+            // Its application may be running: it is not ours to take away, but its last tags are ours to write. A run
+            // was killed between the claim and these.
             lock(&self.committed).push(Committed {
                 volume_id: found.volume_id.clone(),
-                created: false,
+                created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
-                used: false,
             });
         }
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
@@ -177,8 +177,7 @@ impl DomainRun {
             attached: Done::No,
             device: device.to_owned(),
             disk: None,
-            tagged: false,
-            owner_before: None,
+            tags_before: Vec::new(),
             transit_removed: false,
             tagging: None,
         }
@@ -203,7 +202,7 @@ impl DomainRun {
                         log::info!("{}: waiting for {id}: {what}", d.path);
                     }
                     let waiting = |h| Failure::halted(format!("cannot use {id}: it is still {what}"), h);
-                    self.sleep(scope, pause).map_err(waiting)?;
+                    scope.sleep(pause).map_err(waiting)?;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
                 // It came here between the two looks: somebody else on this instance did that.
@@ -221,7 +220,7 @@ impl DomainRun {
                         log::info!("{}: {id}: {lost}", d.path);
                         // What the list says may be an old picture: not again at once.
                         let waiting = |h| Failure::halted(format!("cannot use {id}: {lost}"), h);
-                        self.sleep(scope, pause).map_err(waiting)?;
+                        scope.sleep(pause).map_err(waiting)?;
                         pause = (pause * 2).min(Duration::from_secs(5));
                     }
                 },
@@ -300,7 +299,7 @@ impl DomainRun {
             let spread = volumes::spread(&facts.instance_id, &losses_ever.to_string()) % 1000;
             let pause = if losses > 0 { Duration::from_millis(spread) } else { Duration::from_millis(1000 + spread) };
             let waiting = |h| Failure::halted(format!("no volume of pool '{pool}' became free"), h);
-            self.sleep(scope, pause).map_err(waiting)?;
+            scope.sleep(pause).map_err(waiting)?;
             fresh = Some(self.describe_domain(scope)?);
         }
     }
@@ -338,6 +337,7 @@ impl DomainRun {
         if source != Source::Create {
             let (run, id) = (self.shared.clone(), v.id.clone());
             let owner = self.shared.facts().instance_id.clone();
+            let me = owner.clone();
             let noted = json!([{ "Key": tags::OWNER, "Value": owner }, { "Key": tags::TRANSC_ID, "Value": run.transaction_id }]);
             self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
             // It must not hold up a roll-back for long.
@@ -349,11 +349,11 @@ impl DomainRun {
                 }
             };
             let job = parallel::background("tag", Box::new(work));
-            let before = v.tag(tags::OWNER).map(str::to_owned);
+            let before = [(tags::OWNER, me), (tags::TRANSC_ID, self.shared.transaction_id.clone())]
+                .map(|(key, ours)| (key, ours, v.tag(key).map(str::to_owned)));
             self.with_volume(&d.path, |h| {
-                h.tagged = true;
                 h.tagging = job;
-                h.owner_before = before;
+                h.tags_before = before.to_vec();
                 h.token = v.tag(tags::IN_TRANSIT).map(str::to_owned);
             });
         }

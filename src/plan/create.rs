@@ -27,6 +27,11 @@ pub(crate) fn client_token(instance_id: &str, domain: &str, directive: &VolumeDi
     format!("ec2fd-{hex}")
 }
 
+/// Whether `text` is a client token of ours: the transaction tag of what an instance creates.
+pub(crate) fn is_token(text: &str) -> bool {
+    text.strip_prefix("ec2fd-").is_some_and(|t| t.len() == 40)
+}
+
 /// The parameters of CreateVolume, in AWS's names.
 pub(crate) fn request(directive: &VolumeDirective, domain: &str, facts: &Facts, token: &str) -> Map<String, Value> {
     let mut p: Map<String, Value> = directive.create.clone().unwrap_or_default();
@@ -87,7 +92,7 @@ mod tests {
         assert_eq!(token, client_token("i-1", "d", &d, 0));
         assert_ne!(token, client_token("i-1", "d", &d, 1));
         assert_ne!(token, client_token("i-2", "d", &d, 0));
-        assert!(token.len() <= 64);
+        assert!(token.len() <= 64 && is_token(&token) && !is_token("boot-7"));
         let p = request(&d, "d", &facts(), &token);
         assert_eq!(p["AvailabilityZone"], "eu-west-1a");
         assert_eq!(p["ClientToken"], token);

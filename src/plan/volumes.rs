@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::devices::same_device;
 use super::tags;
-use crate::aws::ec2::{Volume, VolumeState};
+use crate::aws::ec2::{AttachmentState, Volume, VolumeState};
 use crate::config::{PoolPref, Source, VolumeDirective};
 
 /// How long a created volume that nobody finished is left to its owner, since we do not ask whether the owner lives.
@@ -37,7 +37,8 @@ pub(crate) enum Standing {
 /// What `v` is to the instance `me` in `zone`.
 pub(crate) fn standing(v: &Volume, me: &str, zone: &str) -> Standing {
     if let Some(a) = v.attachments.iter().find(|a| a.instance_id == me) {
-        return if a.state.is_ending() {
+        // Busy is a detachment that waits for this machine to let go: then the disk is gone under whoever uses it.
+        return if a.state.is_ending() || a.state == AttachmentState::Busy {
             Standing::Changing(format!("being detached from {}", a.device))
         } else {
             Standing::Here(a.device.clone())

@@ -1,7 +1,6 @@
 //! What the tests of volumes share: configs in few words, and changes to the world while a daemon runs.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::fakeaws::volumes::Attachment;
 use crate::fakeaws::{Call, Fault, FaultKind, InstanceSpec, Knobs, VolumeSpec};
@@ -186,11 +185,6 @@ impl Lab {
         let mut wanted: Vec<_> = wanted.iter().map(|(v, d)| ((*v).to_owned(), (*d).to_owned())).collect();
         wanted.sort();
         assert_eq!(self.attached(&self.me), wanted, "{run}");
-    }
-
-    /// Real time for something that must not happen.
-    pub(crate) fn pass(&self, ms: u64) {
-        std::thread::sleep(Duration::from_millis(ms));
     }
 }
 

@@ -1,1 +1,155 @@
+//! Roll-back with a disk that is mounted: a real loop device with a real file system. Needs root; says so and passes
+//! where loop devices cannot be had.
 
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::disks::{config, directive, id};
+use crate::fakeaws::VolumeSpec;
+use crate::lab::{Lab, once};
+
+/// A loop device with a small ext4. Taken down when dropped, with whatever is mounted below the lab's directory.
+struct Loop {
+    device: PathBuf,
+    below: PathBuf,
+}
+
+fn run(program: &str, args: &[&str]) -> Option<String> {
+    let out = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+impl Loop {
+    fn new(lab: &Lab, name: &str) -> Option<Loop> {
+        let file = lab.dir.join(name);
+        File::create(&file).unwrap().set_len(4 << 20).unwrap();
+        let path = file.to_str().unwrap();
+        let made = run("mkfs.ext4", &["-q", "-F", path]).and_then(|_| run("losetup", &["--find", "--show", path]));
+        let Some(device) = made else {
+            println!("skipped: no loop device can be had here (root and mkfs.ext4 are needed)");
+            return None;
+        };
+        Some(Loop { device: device.into(), below: lab.dir.clone() })
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        for point in mounts(&self.below).iter().rev() {
+            let _ = Command::new("umount").arg(point).status();
+        }
+        let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
+    }
+}
+
+/// What is mounted below a directory, in order.
+fn mounts(below: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = table.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|p| p.starts_with(below)).collect()
+}
+
+/// A process that is not the daemon's. Ended when dropped.
+struct Foreign(Child);
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A lab whose instance sees the real `/proc`, with volume `n` on each loop device.
+fn lab(count: u32) -> Option<(Lab, Vec<Loop>)> {
+    let lab = Lab::new();
+    if !Path::new("/dev/loop-control").exists() {
+        println!("skipped: there is no /dev/loop-control");
+        return None;
+    }
+    let proc = lab.root(&lab.me).join("proc");
+    fs::remove_dir_all(&proc).unwrap();
+    std::os::unix::fs::symlink("/proc", &proc).unwrap();
+    fs::create_dir(lab.dir.join("mnt")).unwrap();
+    let mut loops = Vec::new();
+    for n in 1..=count {
+        let disk = Loop::new(&lab, &format!("disk{n}"))?;
+        lab.volume(VolumeSpec { backing: Some(disk.device.clone()), ..VolumeSpec::default().id(&id(n)) });
+        loops.push(disk);
+    }
+    Some((lab, loops))
+}
+
+fn x(n: u32, device: &str, script: &str) -> String {
+    directive("x", device, &format!(r#""volume-id": "{}""#, id(n)), script)
+}
+
+#[test]
+fn what_a_command_mounted_is_written_out_unmounted_and_detached() {
+    let Some((lab, loops)) = lab(1) else { return };
+    let script = "mount $4 $LAB/mnt && echo saved > $LAB/mnt/file && exit 5";
+    let run = lab.run(&config(&x(1, "/dev/xvdf", script)), once());
+    run.ends(1, &["exit code 5", "unmounted "]);
+    lab.nothing_left(&run);
+    assert!(mounts(&lab.dir).is_empty(), "{run}");
+    // The data is on the disk.
+    let point = lab.dir.join("mnt");
+    assert!(Command::new("mount").arg(&loops[0].device).arg(&point).status().unwrap().success());
+    assert_eq!(fs::read_to_string(point.join("file")).unwrap(), "saved\n");
+    drop(loops);
+}
+
+#[test]
+fn a_mount_that_stands_on_another_volumes_mount_goes_first() {
+    let Some((lab, _loops)) = lab(2) else { return };
+    let text = config(&format!(
+        "{}, {}",
+        x(1, "/dev/xvdf", "mount $4 $LAB/mnt && mkdir $LAB/mnt/sub"),
+        x(2, "/dev/xvdg", "mount $4 $LAB/mnt/sub && exit 5")
+    ));
+    let run = lab.run(&text, once());
+    run.ends(1, &["exit code 5"]);
+    lab.nothing_left(&run);
+    assert_eq!(lab.volumes_of("DetachVolume"), [id(2), id(1)], "{run}");
+    assert!(mounts(&lab.dir).is_empty(), "{run}");
+}
+
+#[test]
+fn a_file_that_another_process_has_open_keeps_the_volume_and_is_named() {
+    let Some((lab, _loops)) = lab(1) else { return };
+    let script =
+        "mount $4 $LAB/mnt && touch $LAB/mnt/file $LAB/first; until [ -e $LAB/go ]; do sleep 0.02; done; exit 5";
+    let run = lab.start(&config(&x(1, "/dev/xvdf", script)), once().rate(10));
+    lab.until_file("first");
+    let file = File::open(lab.dir.join("mnt/file")).unwrap();
+    let holder = Foreign(Command::new("sleep").arg("600").stdin(file).spawn().unwrap());
+    fs::write(lab.dir.join("go"), "").unwrap();
+    let run = run.wait(&lab);
+    let who = format!("process {} (sleep): has {}/mnt/file open", holder.0.id(), lab.dir.display());
+    run.ends(3, &[&format!("{} stays attached as /dev/xvdf", id(1)), "is still in use", &who]);
+    lab.has(&[(&id(1), "/dev/xvdf")], &run);
+    assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+    assert_eq!(mounts(&lab.dir).len(), 1, "still mounted\n{run}");
+    drop(holder);
+}
+
+#[test]
+fn a_process_of_the_commands_that_works_on_the_disk_is_ended() {
+    let Some((lab, _loops)) = lab(1) else { return };
+    let script = "mount $4 $LAB/mnt && cd $LAB/mnt && { sleep 600 & } ; exit 5";
+    let run = lab.run(&config(&x(1, "/dev/xvdf", script)), once().rate(4));
+    run.ends(1, &["exit code 5", "unmounted "]);
+    lab.nothing_left(&run);
+    assert!(mounts(&lab.dir).is_empty(), "{run}");
+}
+
+#[test]
+fn what_was_mounted_before_the_run_is_not_unmounted() {
+    let Some((lab, loops)) = lab(1) else { return };
+    let point = lab.dir.join("mnt");
+    assert!(Command::new("mount").arg(&loops[0].device).arg(&point).status().unwrap().success());
+    let run = lab.run(&config(&x(1, "/dev/xvdf", "exit 5")), once().rate(10));
+    run.ends(3, &[&format!("{} stays attached as /dev/xvdf", id(1)), &format!("mount: {}", point.display())]);
+    assert_eq!(mounts(&lab.dir), [point], "{run}");
+    assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+}

@@ -103,3 +103,47 @@ fn the_transaction_id_of_the_command_line_is_the_tag() {
     run.wait(&lab).ends(0, &[]);
     assert_eq!(lab.tag_keys(&vol), ["domain", "owner", "pool-name", "ts-used"]);
 }
+
+#[test]
+fn a_volume_whose_detachment_is_only_held_up_is_not_used() {
+    for source in ["x", "p"] {
+        let lab = Lab::new();
+        let vol = lab.volume(VolumeSpec::pool("d", "p").id(&id(1)).attached(&lab.me, "/dev/xvdf"));
+        // Somebody has asked for the detachment, and something on the machine still has the disk open.
+        lab.server.world().hold(&vol);
+        lab.set_attachment(&vol, "busy", 1 << 40);
+        let rest = format!(r#""volume-id": "{vol}", "pool-name": "p""#);
+        let run = lab.start(&config(&volume(source, "/dev/xvdf", &rest)), once().rate(5));
+        run.says(&lab, "waiting for");
+        assert!(lab.seen().is_empty(), "{}", run.log());
+        lab.server.world().release(&vol);
+        let run = run.wait(&lab);
+        run.ends(0, &[]);
+        let seen = lab.seen();
+        assert_eq!(seen.len(), 1, "{run}");
+        assert!(seen[0].starts_with(&format!("{vol} true ")), "{run}");
+        lab.has(&[(&vol, "/dev/xvdf")], &run);
+    }
+}
+
+#[test]
+fn a_run_killed_before_its_last_tags_converges_to_what_a_clean_run_gives() {
+    for (source, keys) in [("x", 4), ("c", 5)] {
+        let lab = Lab::new();
+        lab.pool_of(1);
+        let rest = format!(r#""volume-id": "{}", "pool-name": "p", create: {{ Size: 1 }}"#, id(1));
+        let text = config(&directive(source, "/dev/xvdf", &rest, HOLD));
+        let run = lab.start(&text, once());
+        lab.until_file("first");
+        let vol = lab.attached(&lab.me)[0].0.clone();
+        lab.until("the tag", || !lab.tag(&vol, "transc-id").is_empty());
+        run.signal("KILL");
+        run.wait(&lab);
+        std::fs::write(lab.dir.join("go"), "").unwrap();
+        let run = lab.run(&text, once());
+        run.ends(0, &[]);
+        let wanted = ["domain", "owner", "pool-name", "ts-created", "ts-used"];
+        let wanted: Vec<_> = wanted.into_iter().filter(|k| keys == 5 || *k != "ts-created").collect();
+        assert_eq!(lab.tag_keys(&vol), wanted, "{source}\n{run}");
+    }
+}
