@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use time::UtcOffset;
 
 use crate::aws::{ApiError, Aws, Class};
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::config::Domain;
 use crate::exec::Runner;
 use crate::imds::Imds;
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) runner: Runner,
     /// What the metadata service said; the addresses may come late.
     pub(crate) facts: RwLock<Arc<Facts>>,
+    /// When a missing address was asked for again last, by any domain.
+    pub(crate) asked_again: Mutex<Option<Tick>>,
     pub(crate) zones: zone::Zones,
     /// `--transc_id`, or one made for this run.
     pub(crate) transaction_id: String,
