@@ -68,7 +68,8 @@ fn a_killed_command_has_128_and_the_signals_number() {
 #[test]
 fn the_blocks_codes_are_inherited_by_its_lines() {
     let lab = Lab::new();
-    let block = format!(r#"{{ on: ["starting"], ec: "5", lines: [{}, {{ argv: ["/bin/true"], ec: 0 }}] }}"#, sh("exit 5"));
+    let block =
+        format!(r#"{{ on: ["starting"], ec: "5", lines: [{}, {{ argv: ["/bin/true"], ec: 0 }}] }}"#, sh("exit 5"));
     lab.run(&exec(&[block]), once()).ends(0, &[]);
 }
 
@@ -154,11 +155,8 @@ fn output_that_is_no_text_or_very_long_does_no_harm() {
 fn the_environment_is_ours_less_notify_socket_and_without_credentials() {
     let lab = Lab::new();
     // The credentials of the role are fetched for the notification.
-    let text = one(&format!(
-        "exec: [{}], notify: [{}]",
-        on(&["started"], &[sh("env > $LAB/env")]),
-        crate::kit::to_topic("")
-    ));
+    let text =
+        one(&format!("exec: [{}], notify: [{}]", on(&["started"], &[sh("env > $LAB/env")]), crate::kit::to_topic("")));
     lab.run(&text, once().env("NOTIFY_SOCKET", "/nowhere").env("MY_OWN", "kept")).ends(0, &[]);
     let env = std::fs::read_to_string(lab.dir.join("env")).unwrap();
     assert!(env.contains("MY_OWN=kept\n"), "{env}");
@@ -192,7 +190,8 @@ fn macros_are_replaced_in_argv_and_a_shell_is_not_involved() {
     let lab = Lab::new();
     let script = lab.file("args", "#!/bin/sh\nfor a in \"$@\"; do echo \"<$a>\" >> $LAB/seen; done\n");
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let argv = ["{cwd}/args", "{domain} $HOME", "{{x}}", "", "{volume_id}", "{ami-i}", "{placement_zone}", "{instance_id}"];
+    let argv =
+        ["{cwd}/args", "{domain} $HOME", "{{x}}", "", "{volume_id}", "{ami-i}", "{placement_zone}", "{instance_id}"];
     lab.run(&exec(&[format!(r#"{{ on: ["starting"], lines: [{{ argv: {argv:?} }}] }}"#)]), once()).ends(0, &[]);
     let me = format!("<{}>", lab.me);
     assert_eq!(seen(&lab), ["<d $HOME>", "<{x}>", "<>", "<>", "<0>", "<eu-west-1a>", me.as_str()]);

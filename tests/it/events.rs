@@ -114,7 +114,9 @@ fn domains_start_side_by_side() {
     // Each waits for the other's file.
     let lab = Lab::new();
     let wait = |mine: &str, other: &str| {
-        sh(&format!("touch $LAB/{mine}; i=0; while [ ! -e $LAB/{other} ]; do i=$((i+1)); [ $i -lt 500 ] || exit 1; sleep 0.01; done"))
+        sh(&format!(
+            "touch $LAB/{mine}; i=0; while [ ! -e $LAB/{other} ]; do i=$((i+1)); [ $i -lt 500 ] || exit 1; sleep 0.01; done"
+        ))
     };
     let domain = |me: &str, other: &str| format!("{me}: {{ exec: [{}] }}", on(&["starting"], &[wait(me, other)]));
     lab.run(&config(&[&domain("a", "b"), &domain("b", "a")]), once()).ends(0, &["ready: a, b started"]);

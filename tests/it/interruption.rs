@@ -150,7 +150,8 @@ fn a_second_message_tells_of_a_failed_command() {
     running.says(&lab, "watching");
     lab.server.world().notice(&lab.me, "terminate", 120);
     running.wait(&lab).ends(0, &[]);
-    let error = "d interrupted 'interrupted' commands: /bin/sh ended with exit code 5, success is 0; its last lines: no";
+    let error =
+        "d interrupted 'interrupted' commands: /bin/sh ended with exit code 5, success is 0; its last lines: no";
     let sent = bodies(&lab);
     assert_eq!(sent.len(), 3, "{sent:?}");
     assert!(sent.contains(&"d interrupted".to_owned()) && sent.contains(&error.to_owned()), "{sent:?}");

@@ -9,11 +9,17 @@ mod lab;
 
 mod cli;
 mod commands;
+mod configs;
+mod errors;
 mod events;
 mod happy;
 mod interruption;
+mod layers;
 mod metadata;
 mod notifications;
+mod original;
+mod permissions;
 mod records;
 mod rollback_records;
 mod signals;
+mod transport;

@@ -100,8 +100,11 @@ fn the_matrix_says_which_events() {
     ];
     for (matrix, sent) in cases {
         let lab = Lab::new();
-        lab.run(&one(&notify(&[to_topic(&format!("{matrix} {} {SHORT}", if matrix.is_empty() { "" } else { "," }))])), once())
-            .ends(0, &[]);
+        lab.run(
+            &one(&notify(&[to_topic(&format!("{matrix} {} {SHORT}", if matrix.is_empty() { "" } else { "," }))])),
+            once(),
+        )
+        .ends(0, &[]);
         let want: &[&str] = if sent { &["d started"] } else { &[] };
         assert_eq!(bodies(&lab), want, "{matrix}");
     }
@@ -138,8 +141,10 @@ fn a_subject_that_some_regions_refuse_is_sent_in_ascii() {
 fn a_subject_is_cut_and_an_empty_message_is_none() {
     let lab = Lab::new();
     let long = "x".repeat(150);
-    let list =
-        [to_topic(&format!(r#"envelope: {{ subject: "{long}", body: "" }}"#)), to_queue(r#"envelope: { body: "{error}" }"#)];
+    let list = [
+        to_topic(&format!(r#"envelope: {{ subject: "{long}", body: "" }}"#)),
+        to_queue(r#"envelope: { body: "{error}" }"#),
+    ];
     lab.run(&one(&notify(&list)), once()).ends(0, &[]);
     let sent = lab.server.world().messages();
     assert_eq!(sent.len(), 2);
@@ -218,7 +223,8 @@ fn a_topic_that_is_not_there_is_named() {
 
 #[test]
 fn another_region_than_the_instances_is_taken_from_the_arn_or_url() {
-    let (topic, queue) = ("arn:aws:sns:us-east-1:123456789012:far", "https://sqs.us-east-1.amazonaws.com/123456789012/far");
+    let (topic, queue) =
+        ("arn:aws:sns:us-east-1:123456789012:far", "https://sqs.us-east-1.amazonaws.com/123456789012/far");
     let lab = Lab::new();
     lab.server.world().add_topic(topic);
     lab.server.world().add_queue(queue);

@@ -211,11 +211,8 @@ fn eight_domains_of_one_zone_share_their_batches() {
 fn one_bad_name_fails_only_its_own_directive() {
     let lab = Lab::new();
     lab.server.world().knobs.bare_batch_errors = true;
-    let list = [
-        record("a.example.com", ""),
-        record("outside.example.org", "critical: false"),
-        record("b.example.com", ""),
-    ];
+    let list =
+        [record("a.example.com", ""), record("outside.example.org", "critical: false"), record("b.example.com", "")];
     let run = lab.run(&records(&list), once());
     run.ends(
         0,
@@ -249,14 +246,14 @@ fn a_critical_twin_of_a_record_that_fails_fails_too() {
 fn a_zone_that_is_not_there_is_named() {
     let lab = Lab::new();
     let text = r#"{ domains: { d: { "update-route53": [{ hostedzone: "ZNOPE", name: "a.example.com", ttl: 1 }] } } }"#;
-    lab.run(text, once()).ends(1, &["cannot list the records at a.example.com. in hosted zone ZNOPE: NoSuchHostedZone"]);
+    lab.run(text, once())
+        .ends(1, &["cannot list the records at a.example.com. in hosted zone ZNOPE: NoSuchHostedZone"]);
 }
 
 #[test]
 fn a_zone_id_may_have_its_prefix() {
     let lab = Lab::new();
-    let text =
-        r#"{ domains: { d: { "update-route53": [{ hostedzone: "/hostedzone/Z1", name: "a.example.com", ttl: 1 }] } } }"#;
+    let text = r#"{ domains: { d: { "update-route53": [{ hostedzone: "/hostedzone/Z1", name: "a.example.com", ttl: 1 }] } } }"#;
     lab.run(text, once()).ends(0, &[]);
     assert_eq!(zone(&lab, "Z1").len(), 2);
 }

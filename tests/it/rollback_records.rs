@@ -44,7 +44,9 @@ fn over_small_pages_too() {
 #[test]
 fn an_alias_is_put_back() {
     let lab = Lab::new();
-    lab.server.world().add_record("Z1", RecordSet::alias("a.example.com", "A", "Z35SXDOTRQ7X7K", "lb.elb.amazonaws.com"));
+    lab.server
+        .world()
+        .add_record("Z1", RecordSet::alias("a.example.com", "A", "Z35SXDOTRQ7X7K", "lb.elb.amazonaws.com"));
     add(&lab, "a.example.com", "AAAA", 300, &["2001:db8::dead"]);
     let before = zone(&lab, "Z1");
     let run = lab.run(&good_and_bad(), once());

@@ -23,7 +23,8 @@ fn a_signal_while_waiting_runs_the_stopping_commands() {
 #[test]
 fn a_failed_stopping_command_changes_nothing() {
     let lab = Lab::new();
-    let blocks = format!("exec: [{}, {}]", on(&["stopping"], &[sh("exit 3")]), on(&["failed"], &[sh("touch $LAB/seen")]));
+    let blocks =
+        format!("exec: [{}, {}]", on(&["stopping"], &[sh("exit 3")]), on(&["failed"], &[sh("touch $LAB/seen")]));
     let running = lab.start(&one(&blocks), How::default());
     running.says(&lab, "watching");
     running.signal("TERM");
@@ -34,7 +35,8 @@ fn a_failed_stopping_command_changes_nothing() {
 #[test]
 fn a_stopping_command_has_60_seconds() {
     let lab = Lab::new();
-    let running = lab.start(&one(&format!("exec: [{}]", on(&["stopping"], &[sh("sleep 900")]))), How::default().rate(100));
+    let running =
+        lab.start(&one(&format!("exec: [{}]", on(&["stopping"], &[sh("sleep 900")]))), How::default().rate(100));
     running.says(&lab, "watching");
     running.signal("TERM");
     let run = running.wait(&lab);
@@ -107,8 +109,12 @@ fn a_signal_during_dns_rolls_back() {
 #[test]
 fn a_signal_during_a_started_command_keeps_the_holds() {
     let lab = Lab::new();
-    let text =
-        one(&format!("\"update-route53\": [{}], exec: [{}, {}]", record("a.example.com", ""), note_events(), on(&["started"], &[sh("echo up; sleep 600")])));
+    let text = one(&format!(
+        "\"update-route53\": [{}], exec: [{}, {}]",
+        record("a.example.com", ""),
+        note_events(),
+        on(&["started"], &[sh("echo up; sleep 600")])
+    ));
     let running = lab.start(&text, How::default());
     running.says(&lab, "sh: up");
     running.signal("TERM");
@@ -165,7 +171,14 @@ fn the_manager_is_told_how_it_goes() {
     running.says(&lab, "watching");
     running.signal("TERM");
     running.wait(&lab).ends(0, &[]);
-    let order = ["EXTEND_TIMEOUT_USEC=", "STATUS=starting 1 domain", "READY=1", "STATUS=ready: d started", "STOPPING=1", "STATUS=stopped"];
+    let order = [
+        "EXTEND_TIMEOUT_USEC=",
+        "STATUS=starting 1 domain",
+        "READY=1",
+        "STATUS=ready: d started",
+        "STOPPING=1",
+        "STATUS=stopped",
+    ];
     let places: Vec<_> = order.iter().map(|t| manager.place(t)).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} {:?}", manager.1);
     // Init may take 600 s, and a roll-back after it.
