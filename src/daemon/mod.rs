@@ -118,21 +118,27 @@ impl Daemon {
         let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
         self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
         let poller = self.poll();
-        let outcome = self.until_started(&scope);
-        let outcome = match outcome {
+        let outcome = match self.until_started(&scope) {
             Ok(background) => {
-                if self.args.poll {
-                    self.say("watching for interruptions");
-                    self.wait();
-                }
-                join(background);
-                match self.stop.get() {
-                    Some(reason) => {
-                        self.leave(reason);
-                        Outcome::Done
+                // What is still to be said and tagged goes on beside: it must not hold up the way out.
+                let tidy = || {
+                    self.tidy();
+                    join(background);
+                };
+                std::thread::scope(|s| {
+                    let beside = std::thread::Builder::new().name("tidy".to_owned()).spawn_scoped(s, tidy);
+                    if let Err(e) = beside {
+                        log::error!("the tags of this run stay for the next one: no thread: {e}");
                     }
-                    None => Outcome::Done,
-                }
+                    if self.args.poll {
+                        self.say("watching for interruptions");
+                        self.wait();
+                    }
+                    if let Some(reason) = self.stop.get() {
+                        self.leave(reason);
+                    }
+                });
+                Outcome::Done
             }
             Err(outcome) => outcome,
         };
@@ -181,8 +187,8 @@ impl Daemon {
             let standing: Vec<&Domain> = all.iter().copied().filter(|d| !d.has_failed()).collect();
             left = self.init(&standing, scope);
             if let Some(reason) = self.stop.get() {
-                self.tidy();
                 self.leave(reason);
+                self.tidy();
                 return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
             }
             if all.iter().any(|d| d.has_failed() && d.config.critical) {
@@ -197,17 +203,18 @@ impl Daemon {
         let standing: Vec<&Domain> = all.iter().copied().filter(|d| !d.has_failed()).collect();
         self.commands(&standing, Event::Started, scope, None);
         if let Some(reason) = self.stop.get() {
+            self.leave(reason);
             join(background);
             self.tidy();
-            self.leave(reason);
             return Err(Outcome::Done);
         }
         let (started, late): (Vec<&Domain>, Vec<&Domain>) = standing.iter().copied().partition(|d| !d.has_failed());
         if late.iter().any(|d| d.config.critical) {
             let kept = names(&standing);
             log::error!("the volumes and records of {kept} are kept: their applications may have started");
+            let outcome = self.fail(&all, &left);
             join(background);
-            return Err(self.fail(&all, &left));
+            return Err(outcome);
         }
         background.extend(self.fail_alone(&late));
 
@@ -219,7 +226,6 @@ impl Daemon {
         self.say(&text);
         let messages = Scope::new(&scope.clock, MESSAGES, None);
         background.extend(started.iter().flat_map(|d| d.send_messages(Event::Started, &messages)));
-        self.tidy();
         Ok(background)
     }
 

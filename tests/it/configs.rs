@@ -82,9 +82,8 @@ fn deep_nesting_and_great_size_are_refused() {
     // A bomb: a small body that unpacks to a large one.
     let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut e, &vec![b' '; 64 << 20]).unwrap();
-    let mut spec = crate::fakeaws::InstanceSpec::default();
-    spec.user_data = Some(e.finish().unwrap());
-    let lab = Lab::with(spec);
+    let user_data = Some(e.finish().unwrap());
+    let lab = Lab::with(crate::fakeaws::InstanceSpec { user_data, ..Default::default() });
     lab.run_user_data(once()).ends(2, &["too large"]);
 }
 
