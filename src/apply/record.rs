@@ -23,6 +23,12 @@ pub(crate) struct Read {
 const STALE: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl DomainRun {
+    /// The records that this domain wants: zone and name.
+    pub(crate) fn record_names(&self) -> Vec<(String, String)> {
+        let values = self.values();
+        self.config.records.iter().map(|d| (d.hosted_zone.clone(), normalise(&d.name.expand(&values)))).collect()
+    }
+
     /// Reads the record sets at the directive's name.
     pub(crate) fn read_record(&self, d: &RecordDirective, scope: &Scope) -> Result<Read, Failure> {
         let name = normalise(&d.name.expand(&self.values()));

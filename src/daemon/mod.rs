@@ -270,6 +270,8 @@ impl Daemon {
         }
         if !lost.is_empty() {
             self.say(&format!("rolling back {}", names(&lost)));
+            let standing = domains.iter().filter(|d| !d.has_failed());
+            lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
             self.notifier.extend_timeout(scope.clock.real(ROLL_BACK + WAY_OUT_COMMAND));
             let scope = undo();
             for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
