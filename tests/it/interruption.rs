@@ -92,7 +92,9 @@ fn polling_survives_trouble_of_the_metadata_service() {
         lab.server.world().notice(&lab.me, "terminate", 3600);
         let run = running.wait(&lab);
         run.ends(0, &["EC2 is going to terminate"]);
-        assert!(run.log.matches("does not give").count() <= 2, "{name}: {run}");
+        // A token or a connection that has ended is no trouble.
+        let most = if matches!(name, "lost tokens" | "closed connections") { 0 } else { 2 };
+        assert!(run.log.matches("does not give").count() <= most, "{name}: {run}");
     }
 }
 

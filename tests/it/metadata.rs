@@ -233,7 +233,7 @@ fn no_answer_of_the_service_makes_a_panic() {
         "meta-data/instance-id",
         "user-data",
     ];
-    for path in paths {
+    let try_all = |path: &str| {
         for text in junk {
             let lab = Lab::new();
             lab.server.world().imds(&lab.me).overrides.insert(path.into(), text.into());
@@ -242,5 +242,10 @@ fn no_answer_of_the_service_makes_a_panic() {
             let run = lab.run(&one(&format!("notify: [{}]", to_topic(""))), how);
             assert!([0, 1, 2].contains(&run.code), "{path} {text:?} {run}");
         }
-    }
+    };
+    std::thread::scope(|s| {
+        for path in paths {
+            s.spawn(move || try_all(path));
+        }
+    });
 }
