@@ -24,6 +24,12 @@ pub(crate) struct Read {
 const STALE: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl DomainRun {
+    /// The records that this domain wants: zone and name.
+    pub(crate) fn record_names(&self) -> Vec<(String, String)> {
+        let values = self.values();
+        self.config.records.iter().map(|d| (d.hosted_zone.clone(), normalise(&d.name.expand(&values)))).collect()
+    }
+
     /// Reads the record sets at the directive's name.
     pub(crate) fn read_record(&self, d: &RecordDirective, scope: &Scope) -> Result<Read, Failure> {
         let name = normalise(&d.name.expand(&self.values()));
@@ -139,10 +145,14 @@ impl DomainRun {
 
     /// The facts; an address that was not there at first (an elastic one is associated late) is asked for again.
     fn addresses(&self, scope: &Scope) -> std::sync::Arc<crate::model::Facts> {
+        // Held while it is asked for: the other records and domains want the same answer.
+        let mut asked = super::lock(&self.shared.asked_again);
         let facts = self.shared.facts();
-        if !facts.primary_ipv4.is_empty() {
+        let now = self.shared.clock.now();
+        if !facts.primary_ipv4.is_empty() || asked.is_some_and(|at| now.since(at) < STALE) {
             return facts;
         }
+        *asked = Some(now);
         let mut fresh = (*facts).clone();
         match self.shared.imds.refresh_public_addresses(scope, &mut fresh) {
             Ok(_) => {

@@ -45,6 +45,10 @@ impl DomainRun {
             let was = if r.before.is_empty() { "removed".to_owned() } else { describe(&r.before) };
             format!("{what}: {why} (it should be {was} again)")
         };
+        if super::lock(&self.shared.kept_records).contains(&(r.zone.clone(), r.name.clone())) {
+            log::info!("{what} stays: another domain has it too");
+            return Ok(());
+        }
         // An unconfirmed write is looked at first.
         let mut look = r.written != Done::Yes;
         let mut pause = Duration::from_millis(500);

@@ -120,8 +120,7 @@ impl Daemon {
         let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
         self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
         let poller = self.poll();
-        let outcome = self.until_started(&scope);
-        let outcome = match outcome {
+        let outcome = match self.until_started(&scope) {
             Ok(background) => {
                 if self.args.poll {
                     self.say("watching for interruptions");
@@ -205,8 +204,9 @@ impl Daemon {
         if late.iter().any(|d| d.config.critical) {
             let kept = names(&standing);
             log::error!("the volumes and records of {kept} are kept: their applications may have started");
+            let outcome = self.fail(&all, &left);
             join(background);
-            return Err(self.fail(&all, &left));
+            return Err(outcome);
         }
         background.extend(self.fail_alone(&late));
 
@@ -257,6 +257,8 @@ impl Daemon {
         }
         if !lost.is_empty() {
             self.say(&format!("rolling back {}", names(&lost)));
+            let standing = domains.iter().filter(|d| !d.has_failed());
+            lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
             self.notifier.extend_timeout(scope.clock.real(ROLL_BACK + WAY_OUT_COMMAND));
             let scope = undo();
             for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {

@@ -149,6 +149,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
             root,
             runner: Runner::new(),
             facts: RwLock::new(Arc::new(facts)),
+            asked_again: Mutex::default(),
+            kept_records: Mutex::default(),
             zones: Zones::default(),
             transaction_id,
             seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),

@@ -202,3 +202,19 @@ fn init_has_a_deadline_and_what_it_did_is_rolled_back() {
     run.ends(1, &["cannot write a.example.net. in hosted zone Z2: the time for it is over", "put back"]);
     assert!(zone(&lab, "Z1").is_empty(), "{run}");
 }
+
+#[test]
+fn dns_never_points_at_an_instance_whose_volume_failed() {
+    let lab = Lab::new();
+    lab.pool_volume("d", "p");
+    let text = one(&format!(
+        r#""attach-volume": [{{ device: "/dev/xvdf", source: "p", "pool-name": "p",
+            exec: [{{ lines: [{}] }}] }}], "update-route53": [{}]"#,
+        sh("exit 32"),
+        record("a.example.com", "")
+    ));
+    let run = lab.run(&text, once());
+    run.ends(1, &["ended with exit code 32", "failed: d"]);
+    assert!(lab.server.calls_of("ChangeResourceRecordSets").is_empty(), "{run}");
+    assert!(lab.attached(&lab.me).is_empty(), "{run}");
+}

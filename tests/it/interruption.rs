@@ -74,7 +74,8 @@ fn what_is_no_notice_is_ignored_and_said_once() {
 
 #[test]
 fn polling_survives_trouble_of_the_metadata_service() {
-    let troubles: [(&str, fn(&mut crate::fakeaws::imds::ImdsState)); 5] = [
+    type Trouble = fn(&mut crate::fakeaws::imds::ImdsState);
+    let troubles: [(&str, Trouble); 5] = [
         ("401s", |i| i.refuse_gets = 8),
         ("503s", |i| i.unavailable = 8),
         ("hangs", |i| i.hang = (2, 10_000)),
@@ -91,7 +92,9 @@ fn polling_survives_trouble_of_the_metadata_service() {
         lab.server.world().notice(&lab.me, "terminate", 3600);
         let run = running.wait(&lab);
         run.ends(0, &["EC2 is going to terminate"]);
-        assert!(run.log.matches("does not give").count() <= 2, "{name}: {run}");
+        // A token or a connection that has ended is no trouble.
+        let most = if matches!(name, "lost tokens" | "closed connections") { 0 } else { 2 };
+        assert!(run.log.matches("does not give").count() <= most, "{name}: {run}");
     }
 }
 
@@ -208,4 +211,27 @@ fn all_domains_go_at_the_same_time() {
     let run = running.wait(&lab);
     run.ends(0, &["interrupted: done"]);
     assert!(!run.log.contains("error"), "{run}");
+}
+
+#[test]
+fn what_is_still_to_be_said_and_tagged_does_not_hold_up_the_way_out() {
+    let lab = Lab::new();
+    lab.pool_volume("d", "p");
+    for action in ["DeleteTags", "Publish"] {
+        lab.server.world().fault(Fault::every(action, FaultKind::Hang(60_000)));
+    }
+    let text = polling(&format!(
+        r#""attach-volume": [{{ device: "/dev/xvdf", source: "p", "pool-name": "p" }}], exec: [{}], notify: [{}]"#,
+        on(&["interrupted"], &[sh("echo on the way out")]),
+        to_topic(SHORT)
+    ));
+    let running = lab.start(&text, How::default().rate(40));
+    running.says(&lab, "ready: d started");
+    lab.server.world().notice(&lab.me, "terminate", 120);
+    let run = running.wait(&lab);
+    run.ends(0, &["interrupted: done"]);
+    let place = |text: &str| run.log.find(text).unwrap_or_else(|| panic!("'{text}' is missing\n{run}"));
+    let way_out = place("sh: on the way out");
+    assert!(way_out < place("cannot take off the transaction tag"), "{run}");
+    assert!(way_out < place("cannot tell arn:aws:sns:eu-west-1:123456789012:fleet 'started'"), "{run}");
 }

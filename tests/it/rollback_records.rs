@@ -186,3 +186,18 @@ fn the_originals_suite_for_records() {
     );
     assert_eq!(zone(&lab, "Z1"), kept, "{run}");
 }
+
+#[test]
+fn a_record_that_two_domains_share_stays_while_one_of_them_stands() {
+    let lab = Lab::new();
+    add(&lab, "a.example.com", "A", 300, &["198.51.100.9"]);
+    let good = format!("good: {{ \"update-route53\": [{}] }}", record("a.example.com", ""));
+    let bad = format!(
+        "bad: {{ \"update-route53\": [{}, {}] }}",
+        record("a.example.com", ""),
+        record("outside.example.org", "")
+    );
+    let run = lab.run(&config(&[&good, &bad]), once());
+    run.ends(1, &["failed: bad"]);
+    assert_eq!(lab.server.world().record_values("Z1", "a.example.com", "A"), ["203.0.113.10"], "{run}");
+}
