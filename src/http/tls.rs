@@ -9,10 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::Resumption;
-use rustls::crypto::ring::cipher_suite;
-use rustls::crypto::{CryptoProvider, KeyProvider};
-use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
-use rustls::sign::SigningKey;
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use ureq::Error;
@@ -20,7 +17,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::Cause;
+use super::{Cause, provider};
 use crate::clock::Clock;
 
 #[derive(Debug)]
@@ -33,41 +30,16 @@ impl TimeProvider for Corrected {
     }
 }
 
-/// What AWS's endpoints and any proxy of today speak: AES-GCM with forward secrecy. ChaCha20 and private keys of our own
-/// (for client certificates) would be 120 KB of code that never runs; what verifies signatures is all of rustls' own.
-fn provider() -> CryptoProvider {
-    CryptoProvider {
-        cipher_suites: vec![
-            cipher_suite::TLS13_AES_128_GCM_SHA256,
-            cipher_suite::TLS13_AES_256_GCM_SHA384,
-            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        ],
-        key_provider: &NoKeys,
-        ..rustls::crypto::ring::default_provider()
-    }
-}
-
-#[derive(Debug)]
-struct NoKeys;
-
-impl KeyProvider for NoKeys {
-    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-        Err(rustls::Error::General("there are no client certificates".to_owned()))
-    }
-}
-
 /// Puts TLS around the connections of `https` URLs.
 pub(super) struct TlsConnector(Arc<ClientConfig>);
 
 impl TlsConnector {
     pub(super) fn new(roots: RootCertStore, clock: &Arc<Clock>) -> Result<TlsConnector, rustls::Error> {
-        let mut config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(Corrected(clock.clone())))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_details(Arc::new(provider::provider()), Arc::new(Corrected(clock.clone())))
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         // A handful of hosts: sessions for 256 would be memory for nothing.
         config.resumption = Resumption::in_memory_sessions(8);
         Ok(TlsConnector(Arc::new(config)))
