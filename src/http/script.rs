@@ -14,6 +14,8 @@ pub(crate) enum Answer {
     Close,
     /// Nothing comes for so long; then the connection is closed.
     Hang(Duration),
+    /// The reply, then the connection is closed without saying so.
+    ReplyAndClose(u16, String),
 }
 
 /// Shorthand for a plain reply.
@@ -110,8 +112,9 @@ fn serve(stream: TcpStream, connection: usize, log: &Mutex<Vec<Asked>>, f: &Answ
             log.push(asked.clone());
             log.len() - 1
         };
-        let (status, head, body) = match f(number, &asked) {
-            Answer::Reply(status, head, body) => (status, head, body),
+        let (status, head, body, close) = match f(number, &asked) {
+            Answer::Reply(status, head, body) => (status, head, body, false),
+            Answer::ReplyAndClose(status, body) => (status, "", body, true),
             Answer::Close => return None,
             Answer::Hang(d) => {
                 std::thread::sleep(d);
@@ -119,5 +122,8 @@ fn serve(stream: TcpStream, connection: usize, log: &Mutex<Vec<Asked>>, f: &Answ
             }
         };
         write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{head}\r\n{body}", body.len()).ok()?;
+        if close {
+            return None;
+        }
     }
 }
