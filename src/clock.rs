@@ -37,6 +37,8 @@ pub(crate) struct Clock {
     rate: f64,
     start: Duration,
     wall_at_start: OffsetDateTime,
+    /// By how much the wall clock is wrong on purpose.
+    offset: time::Duration,
     skew_ms: AtomicI64,
 }
 
@@ -53,13 +55,11 @@ impl Clock {
                 _ => return Err(format!("EC2FLEETD_CLOCK: cannot read '{part}': write rate=N,offset=SECONDS")),
             }
         }
-        Ok(Clock {
-            rate,
-            start: boottime(),
-            wall_at_start: OffsetDateTime::now_utc() + Duration::from_secs_f64(offset.max(0.0))
-                - Duration::from_secs_f64((-offset).max(0.0)),
-            skew_ms: AtomicI64::new(0),
-        })
+        let offset = time::Duration::seconds_f64(offset);
+        let wall_at_start = OffsetDateTime::now_utc()
+            .checked_add(offset)
+            .ok_or("EC2FLEETD_CLOCK: the offset leads beyond the years 0 to 9999")?;
+        Ok(Clock { rate, start: boottime(), wall_at_start, offset, skew_ms: AtomicI64::new(0) })
     }
 
     fn elapsed(&self) -> Duration {
@@ -80,7 +80,7 @@ impl Clock {
     pub(crate) fn system(&self) -> OffsetDateTime {
         if self.rate == 1.0 {
             // A step of the wall clock (NTP) is followed.
-            let drift = OffsetDateTime::now_utc() - self.wall_at_start;
+            let drift = OffsetDateTime::now_utc() - (self.wall_at_start - self.offset);
             let drift = drift - self.elapsed();
             if drift.abs() < time::Duration::days(1) {
                 return self.wall_at_start + self.elapsed() + drift;
@@ -122,6 +122,10 @@ mod tests {
         assert!(c.now().since(t) >= Duration::from_secs(2));
         assert_eq!(c.real(Duration::from_secs(10)), Duration::from_millis(10));
         assert!(OffsetDateTime::now_utc() - c.system() > time::Duration::hours(22));
+        for (spec, hours) in [("offset=7200", 2), ("offset=-7200", -2), ("offset=-864000", -240)] {
+            let wrong = Clock::new(Some(spec)).unwrap().system() - OffsetDateTime::now_utc();
+            assert!((wrong - time::Duration::hours(hours)).abs() < time::Duration::minutes(1), "{spec}: {wrong}");
+        }
         assert!(Clock::new(Some("rate=0")).is_err() && Clock::new(Some("x")).is_err());
     }
 

@@ -14,6 +14,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 use crate::clock::Clock;
 
 mod dns;
+mod provider;
 mod roots;
 #[cfg(test)]
 pub(crate) mod script;

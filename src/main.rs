@@ -4,14 +4,15 @@
 //! The README is the manual. The modules form layers; each uses only those below it (a test checks that):
 //!
 //! ```text
-//! 7  main
-//! 6  daemon                        the story of a run
-//! 5  apply  notify  poll           what it does; none of them uses another
-//! 4  plan  exec
-//! 3  aws::{ec2, route53, sns, sqs} one small file per action
-//! 2  imds  aws                     the two clients
+//! 8  main
+//! 7  daemon                        the story of a run
+//! 6  apply  notify  poll           what it does; none of them uses another
+//! 5  plan  exec
+//! 4  aws::{ec2, route53, sns, sqs} one small file per action
+//! 3  aws                           the client, with its keys from where they are
+//! 2  imds                          the other client
 //! 1  config  http  sys
-//! 0  clock  scope  log  model  suggest  macros  cli
+//! 0  clock  scope  log  parallel  random  model  suggest  macros  cli
 //! ```
 
 mod apply;
@@ -27,6 +28,7 @@ mod log;
 mod macros;
 mod model;
 mod notify;
+mod parallel;
 mod plan;
 mod poll;
 mod random;

@@ -159,8 +159,8 @@ impl DomainRun {
         for hold in self.take_holds(None) {
             let Hold::Volume(v) = hold else { continue };
             let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
-            // The transaction's tag on what we made is its token: the create request is the same in every run.
-            let transc_id = v.token.unwrap_or(transc_id);
+            // On what we made the transaction's tag is the token: the create request is the same in every run.
+            let transc_id = v.token.filter(|_| v.tags_before.is_empty()).unwrap_or(transc_id);
             let created = v.origin != Origin::Claimed;
             if let Some(t) = v.tagging {
                 lock(&self.tagging).push(t);

@@ -1,13 +1,13 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::record::Read;
 use super::volume::Acquired;
-use super::{DomainRun, Failure, lock};
+use super::{DomainRun, Failure};
 use crate::config::{RecordDirective, VolumeDirective};
-use crate::log::in_domain;
-use crate::scope::Scope;
+use crate::parallel;
+use crate::scope::{Halt, Scope};
 
 /// How many records of a domain are read at the same time.
 const READERS: usize = 4;
@@ -23,28 +23,44 @@ pub(crate) struct Problems {
     pub(crate) left: Vec<String>,
 }
 
+/// What the two sides of an init come to.
+enum Half {
+    Volumes(Problems),
+    Records(Vec<Result<Read, Failure>>),
+}
+
+fn panicked() -> Failure {
+    Failure::new("a thread panicked")
+}
+
 impl DomainRun {
     /// Brings the domain up. Afterwards it is committed, or (where `critical` is set) still has its holds.
     /// `undo` makes the scope of a non-critical directive's own roll-back.
     pub(crate) fn init(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
-        let mut problems = Problems::default();
         // To a directive it is the same as a deadline when its domain is lost.
         let scope = &scope.unless(&self.abandoned);
-        std::thread::scope(|s| {
-            let records = (!self.config.records.is_empty())
-                .then(|| s.spawn(|| in_domain(&self.config.name, || self.read_records(scope))));
-            if let Err((d, f)) = self.volumes(scope, undo, &mut problems) {
-                problems.critical = Some((d, f));
-                self.abandon();
-                return;
+        let jobs = if self.config.records.is_empty() { 1 } else { 2 };
+        let halves = parallel::map(jobs, |i| match i {
+            0 => {
+                let mut problems = Problems::default();
+                self.volumes(scope, undo, &mut problems);
+                if problems.critical.is_some() {
+                    self.abandon();
+                }
+                Half::Volumes(problems)
             }
-            let Some(reads) = records.map(|t| t.join()) else { return };
-            let Ok(reads) = reads else {
-                problems.critical = Some((self.config.records[0].path.clone(), Failure::new("a thread panicked")));
-                return;
-            };
-            self.records(reads, scope, undo, &mut problems);
+            _ => Half::Records(self.read_records(scope)),
         });
+        let mut halves = halves.into_iter();
+        let Some(Some(Half::Volumes(mut problems))) = halves.next() else {
+            return Problems { critical: Some((self.config.name.clone(), panicked())), ..Problems::default() };
+        };
+        match halves.next() {
+            _ if problems.critical.is_some() => {}
+            Some(Some(Half::Records(reads))) => self.records(reads, scope, undo, &mut problems),
+            Some(_) => problems.critical = Some((self.config.records[0].path.clone(), panicked())),
+            None => {}
+        }
         if problems.critical.is_none() {
             self.commit();
         }
@@ -53,73 +69,48 @@ impl DomainRun {
 
     fn read_records(&self, scope: &Scope) -> Vec<Result<Read, Failure>> {
         let records = &self.config.records;
-        if let [one] = records.as_slice() {
-            return vec![self.read_record(one, scope)];
-        }
-        let next = Mutex::new(0..records.len());
-        let results = Mutex::new(records.iter().map(|_| None).collect::<Vec<_>>());
-        let work = || {
-            while let Some(i) = { lock(&next).next() } {
-                let read = self.read_record(&records[i], scope);
-                lock(&results)[i] = Some(read);
-            }
-        };
-        std::thread::scope(|s| {
-            for _ in 1..READERS.min(records.len()) {
-                s.spawn(|| in_domain(&self.config.name, work));
-            }
-            work();
+        let next = AtomicUsize::new(0);
+        // Each reader takes the next one that nobody has taken.
+        let read = parallel::map(READERS.min(records.len()), |_| {
+            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < records.len());
+            std::iter::from_fn(take).map(|i| (i, self.read_record(&records[i], scope))).collect::<Vec<_>>()
         });
-        let missing = || Err(Failure::new("cannot read a record: a thread panicked"));
-        lock(&results).drain(..).map(|r| r.unwrap_or_else(missing)).collect()
+        let mut all: Vec<_> = records.iter().map(|_| Err(panicked())).collect();
+        for (i, r) in read.into_iter().flatten().flatten() {
+            all[i] = r;
+        }
+        all
     }
 
-    fn volumes(
-        &self,
-        scope: &Scope,
-        undo: &(dyn Fn() -> Scope + Sync),
-        problems: &mut Problems,
-    ) -> Result<(), (String, Failure)> {
+    /// The volume directives, their commands in order of appearance.
+    fn volumes(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
         let directives = &self.config.volumes;
-        let Some(first) = directives.first() else { return Ok(()) };
+        let Some(first) = directives.first() else { return };
         let read = match self.read_volumes(scope) {
             Ok(read) => read,
             // No directive can do anything: the first critical one tells; without one they are all passed over.
             Err(f) => {
-                return match directives.iter().find(|d| d.critical) {
-                    Some(d) => Err((d.path.clone(), f)),
-                    None => {
-                        self.pass_over(&first.path, &f, undo, problems);
-                        Ok(())
-                    }
-                };
+                match directives.iter().find(|d| d.critical) {
+                    Some(d) => problems.critical = Some((d.path.clone(), f)),
+                    None => self.pass_over(&first.path, &f, undo, problems),
+                }
+                return;
             }
         };
-        let mut critical = None;
-        std::thread::scope(|s| {
-            let read = &read;
-            let others: Vec<_> = directives[1..]
-                .iter()
-                .map(|d| s.spawn(move || in_domain(&self.config.name, || self.acquire(d, read, scope))))
-                .collect();
-            let end = self.acquire(first, read, scope);
-            if let Err(f) = self.finish(first, &end, scope) {
-                critical = self.judge(first, f, undo, problems);
+        let acquire = |i: usize| self.acquire(&directives[i], &read, scope);
+        // In order of appearance: each volume's commands run when those before it have ended.
+        parallel::in_order(directives.len(), acquire, |i, end| {
+            if problems.critical.is_some() {
+                return;
             }
-            // In order of appearance: each volume's commands run when those before it have ended.
-            for (d, t) in directives[1..].iter().zip(others) {
-                if critical.is_some() {
+            let d = &directives[i];
+            if let Err(f) = self.finish(d, &end.unwrap_or_else(|| Err(panicked())), scope) {
+                self.judge(d, f, undo, problems);
+                if problems.critical.is_some() {
                     self.abandon();
-                }
-                let end = t.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")));
-                if critical.is_none()
-                    && let Err(f) = self.finish(d, &end, scope)
-                {
-                    critical = self.judge(d, f, undo, problems);
                 }
             }
         });
-        critical.map_or(Ok(()), Err)
     }
 
     /// Runs the commands of a volume whose disk is usable.
@@ -142,19 +133,13 @@ impl DomainRun {
             .map_err(|e| Failure { halt: e.halt(), text: format!("{}: {e}", a.volume_id) })
     }
 
-    /// A critical failure is returned; another one is rolled back by itself and passed over.
-    fn judge(
-        &self,
-        d: &VolumeDirective,
-        f: Failure,
-        undo: &(dyn Fn() -> Scope + Sync),
-        problems: &mut Problems,
-    ) -> Option<(String, Failure)> {
-        if d.critical || matches!(f.halt, Some(crate::scope::Halt::Stopped(_))) {
-            return Some((d.path.clone(), f));
+    /// A critical failure is noted as such; another one is rolled back by itself and passed over.
+    fn judge(&self, d: &VolumeDirective, f: Failure, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
+        if d.critical || matches!(f.halt, Some(Halt::Stopped(_))) {
+            problems.critical = Some((d.path.clone(), f));
+        } else {
+            self.pass_over(&d.path, &f, undo, problems);
         }
-        self.pass_over(&d.path, &f, undo, problems);
-        None
     }
 
     fn pass_over(&self, path: &str, f: &Failure, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
@@ -173,7 +158,7 @@ impl DomainRun {
         let wanted: Vec<(&RecordDirective, _)> = self.config.records.iter().zip(reads).collect();
         for (d, end) in self.config.records.iter().zip(self.write_records(wanted, scope)) {
             let Err(f) = end else { continue };
-            if d.critical || matches!(f.halt, Some(crate::scope::Halt::Stopped(_))) {
+            if d.critical || matches!(f.halt, Some(Halt::Stopped(_))) {
                 problems.critical.get_or_insert((d.path.clone(), f));
             } else {
                 self.pass_over(&d.path, &f, undo, problems);

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use time::UtcOffset;
 
 use crate::aws::{ApiError, Aws, Class};
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::config::Domain;
 use crate::exec::Runner;
 use crate::imds::Imds;
@@ -47,9 +47,13 @@ pub(crate) struct Shared {
     pub(crate) runner: Runner,
     /// What the metadata service said; the addresses may come late.
     pub(crate) facts: RwLock<Arc<Facts>>,
+    /// When a missing address was asked for again last, by any domain.
+    pub(crate) asked_again: Mutex<Option<Tick>>,
     pub(crate) zones: zone::Zones,
     /// `--transc_id`, or one made for this run.
     pub(crate) transaction_id: String,
+    /// Records (zone and name) of domains that stand: the roll-back of another domain that has them too leaves them.
+    pub(crate) kept_records: Mutex<BTreeSet<(String, String)>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.

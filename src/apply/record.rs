@@ -8,6 +8,7 @@ use crate::aws::Class;
 use crate::aws::route53::{RecordSet, normalise};
 use crate::clock::Tick;
 use crate::config::RecordDirective;
+use crate::parallel;
 use crate::plan::records::{self, Plan};
 use crate::scope::Scope;
 
@@ -23,6 +24,12 @@ pub(crate) struct Read {
 const STALE: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl DomainRun {
+    /// The records that this domain wants: zone and name.
+    pub(crate) fn record_names(&self) -> Vec<(String, String)> {
+        let values = self.values();
+        self.config.records.iter().map(|d| (d.hosted_zone.clone(), normalise(&d.name.expand(&values)))).collect()
+    }
+
     /// Reads the record sets at the directive's name.
     pub(crate) fn read_record(&self, d: &RecordDirective, scope: &Scope) -> Result<Read, Failure> {
         let name = normalise(&d.name.expand(&self.values()));
@@ -41,18 +48,26 @@ impl DomainRun {
     ) -> Vec<Result<(), Failure>> {
         let mut results: Vec<Option<Result<(), Failure>>> = wanted.iter().map(|_| None).collect();
         let mut plans: Vec<(usize, &RecordDirective, Plan)> = Vec::new();
+        // The same record asked for twice is written once, and what comes of it counts for both.
+        let mut twins: Vec<(usize, usize)> = Vec::new();
         for (i, (d, read)) in wanted.into_iter().enumerate() {
-            match self.plan_record(d, read, scope) {
-                Ok(plan) if plan.changes.is_empty() => results[i] = Some(Ok(())),
-                // The same record asked for twice is written once.
-                Ok(plan)
-                    if plans.iter().any(|(_, o, p)| o.hosted_zone == d.hosted_zone && p.changes == plan.changes) =>
-                {
-                    log::info!("{}: {} is asked for twice", d.path, plan.name);
-                    results[i] = Some(Ok(()));
+            let plan = match self.plan_record(d, read, scope) {
+                Ok(plan) => plan,
+                Err(f) => {
+                    results[i] = Some(Err(f));
+                    continue;
                 }
-                Ok(plan) => plans.push((i, d, plan)),
-                Err(f) => results[i] = Some(Err(f)),
+            };
+            let same = |(_, o, p): &&(usize, &RecordDirective, Plan)| {
+                o.hosted_zone == d.hosted_zone && p.changes == plan.changes
+            };
+            if plan.changes.is_empty() {
+                results[i] = Some(Ok(()));
+            } else if let Some((first, ..)) = plans.iter().find(same) {
+                log::info!("{}: {} is asked for twice", d.path, plan.name);
+                twins.push((i, *first));
+            } else {
+                plans.push((i, d, plan));
             }
         }
         for (_, d, plan) in &plans {
@@ -76,25 +91,13 @@ impl DomainRun {
         zones.sort_unstable();
         zones.dedup();
         // One submission a zone, beside each other.
-        let outcomes = std::thread::scope(|s| {
-            let submit = |zone: &str| {
-                let of: Vec<_> = plans.iter().filter(|(_, d, _)| d.hosted_zone == zone).collect();
-                let pieces = of.iter().map(|(_, _, p)| p.changes.clone()).collect();
-                let ends = self.shared.zones.submit(&self.shared.aws, zone, pieces, scope);
-                of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
-            };
-            let (last, others) = match zones.split_last() {
-                Some((last, others)) => (vec![*last], others.to_vec()),
-                None => (Vec::new(), Vec::new()),
-            };
-            let beside: Vec<_> = others
-                .into_iter()
-                .map(|z| s.spawn(move || crate::log::in_domain(&self.config.name, || submit(z))))
-                .collect();
-            let mut all: Vec<_> = last.into_iter().flat_map(submit).collect();
-            all.extend(beside.into_iter().filter_map(|t| t.join().ok()).flatten());
-            all
+        let outcomes = parallel::map(zones.len(), |z| {
+            let of: Vec<_> = plans.iter().filter(|(_, d, _)| d.hosted_zone == zones[z]).collect();
+            let pieces = of.iter().map(|(_, _, p)| p.changes.clone()).collect();
+            let ends = self.shared.zones.submit(&self.shared.aws, zones[z], pieces, scope);
+            of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
         });
+        let outcomes: Vec<_> = outcomes.into_iter().flatten().flatten().collect();
         for (i, outcome) in outcomes {
             let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
             results[i] = Some(match outcome {
@@ -111,6 +114,9 @@ impl DomainRun {
                     Err(Failure::api(&what, &e))
                 }
             });
+        }
+        for (twin, first) in twins {
+            results[twin] = results[first].clone();
         }
         results
             .into_iter()
@@ -139,10 +145,14 @@ impl DomainRun {
 
     /// The facts; an address that was not there at first (an elastic one is associated late) is asked for again.
     fn addresses(&self, scope: &Scope) -> std::sync::Arc<crate::model::Facts> {
+        // Held while it is asked for: the other records and domains want the same answer.
+        let mut asked = super::lock(&self.shared.asked_again);
         let facts = self.shared.facts();
-        if !facts.primary_ipv4.is_empty() {
+        let now = self.shared.clock.now();
+        if !facts.primary_ipv4.is_empty() || asked.is_some_and(|at| now.since(at) < STALE) {
             return facts;
         }
+        *asked = Some(now);
         let mut fresh = (*facts).clone();
         match self.shared.imds.refresh_public_addresses(scope, &mut fresh) {
             Ok(_) => {

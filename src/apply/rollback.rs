@@ -45,6 +45,10 @@ impl DomainRun {
             let was = if r.before.is_empty() { "removed".to_owned() } else { describe(&r.before) };
             format!("{what}: {why} (it should be {was} again)")
         };
+        if super::lock(&self.shared.kept_records).contains(&(r.zone.clone(), r.name.clone())) {
+            log::info!("{what} stays: another domain has it too");
+            return Ok(());
+        }
         // An unconfirmed write is looked at first.
         let mut look = r.written != Done::Yes;
         let mut pause = Duration::from_millis(500);
@@ -174,36 +178,36 @@ impl DomainRun {
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 
-    /// Takes our tags off while the volume is still ours; afterwards they may be another's.
+    /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's.
     fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
-        let aws = &self.shared.aws;
-        let outcome = match v.origin {
+        if v.origin == Origin::Created {
             // It is deleted next.
-            Origin::Created => Ok(()),
-            Origin::Claimed => {
-                let changed = || v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
-                // By value: what is not ours any more stays. What was another's is written over.
-                let (back, off): (Vec<_>, Vec<_>) = changed().partition(|(.., before)| before.is_some());
-                let off: Vec<_> = off.iter().map(|(key, ours, _)| (*key, Some(ours.as_str()))).collect();
-                let back: Vec<_> =
-                    back.iter().filter_map(|(key, _, before)| Some((*key, before.as_deref()?))).collect();
-                if !off.is_empty() {
-                    let keys: Vec<_> = off.iter().map(|(k, _)| json!({ "Key": k })).collect();
-                    self.note_call("delete_tags", json!({ "Resources": [id], "Tags": keys }));
-                }
-                if !back.is_empty() {
-                    let pairs: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-                    self.note_call("create_tags", json!({ "Resources": [id], "Tags": pairs }));
-                }
-                aws.delete_tags(scope, &[id], &off).and_then(|()| aws.create_tags(scope, &[id], &back))
+            return;
+        }
+        let changed = v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
+        // By value: what is not ours any more stays. What was another's is written over.
+        let (mut back, mut off) = (Vec::new(), Vec::new());
+        for (key, ours, before) in changed {
+            match before {
+                Some(before) => back.push((*key, before.as_str())),
+                None => off.push((*key, Some(ours.as_str()))),
             }
-            Origin::Adopted => match &v.token {
-                Some(token) if v.transit_removed => aws.create_tags(scope, &[id], &[(tags::IN_TRANSIT, token)]),
-                _ => Ok(()),
-            },
-        };
+        }
+        if let Some(token) = v.token.as_deref().filter(|_| v.transit_removed) {
+            back.push((tags::IN_TRANSIT, token));
+        }
+        if !off.is_empty() {
+            let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
+            self.note_call("delete_tags", json!({ "Resources": [id], "Tags": noted }));
+        }
+        if !back.is_empty() {
+            let noted: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
+            self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
+        }
+        let aws = &self.shared.aws;
+        let outcome = aws.delete_tags(scope, &[id], &off).and(aws.create_tags(scope, &[id], &back));
         if let Err(e) = outcome {
-            log::warn!("cannot take our tags off {id} (they block nothing): {e}");
+            log::warn!("cannot put the tags of {id} back (they block nothing): {e}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::hold::{Committed, Done, Hold, Origin, VolumeHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Volume};
 use crate::config::{Source, VolumeDirective};
+use crate::parallel;
 use crate::plan::volumes::{self, Chooser, Found, Standing};
 use crate::plan::{create, tags};
 use crate::scope::Scope;
@@ -56,23 +57,21 @@ impl DomainRun {
             .filter(|d| d.sources.contains(&Source::Existing))
             .filter_map(|d| d.volume_id.clone())
             .collect();
-        std::thread::scope(|s| {
-            // Beside each other, on two connections; the claims use them afterwards.
-            let by_id = (!ids.is_empty() && pools)
-                .then(|| s.spawn(|| crate::log::in_domain(&self.config.name, || self.describe_ids(scope, &ids))));
-            let mut all = if pools { self.describe_domain(scope)? } else { Vec::new() };
-            let named = match by_id {
-                Some(t) => t.join().map_err(|_| Failure::new("cannot read volumes: a thread panicked"))??,
-                None if ids.is_empty() => Vec::new(),
-                None => self.describe_ids(scope, &ids)?,
-            };
-            for v in named {
+        // Beside each other, on two connections; the claims use them afterwards.
+        let reads = usize::from(pools) + usize::from(!ids.is_empty());
+        let reads = parallel::map(reads, |i| match (i, pools) {
+            (0, true) => self.describe_domain(scope),
+            _ => self.describe_ids(scope, &ids),
+        });
+        let mut all: Vec<Volume> = Vec::new();
+        for read in reads {
+            for v in read.unwrap_or_else(|| Err(Failure::new("cannot read volumes: a thread panicked")))? {
                 if !all.iter().any(|a| a.id == v.id) {
                     all.push(v);
                 }
             }
-            Ok(all)
-        })
+        }
+        Ok(all)
     }
 
     /// The volumes of this domain in this zone.
@@ -341,33 +340,32 @@ impl DomainRun {
             let me = owner.clone();
             let noted = json!([{ "Key": tags::OWNER, "Value": owner }, { "Key": tags::TRANSC_ID, "Value": run.transaction_id }]);
             self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
-            let (domain, scope) = (self.config.name.clone(), scope.clone());
-            let job = std::thread::Builder::new().name("tag".into()).spawn(move || {
-                crate::log::in_domain(&domain, || {
-                    let ours = [(tags::OWNER, owner.as_str()), (tags::TRANSC_ID, run.transaction_id.as_str())];
-                    if let Err(e) = run.aws.create_tags(&scope, &[&id], &ours) {
-                        log::warn!("cannot tag {id} as ours (it is ours all the same): {e}");
-                    }
-                });
-            });
+            // It must not hold up a roll-back for long.
+            let scope = scope.within(Duration::from_secs(60));
+            let work = move || {
+                let ours = [(tags::OWNER, owner.as_str()), (tags::TRANSC_ID, run.transaction_id.as_str())];
+                if let Err(e) = run.aws.create_tags(&scope, &[&id], &ours) {
+                    log::warn!("cannot tag {id} as ours (it is ours all the same): {e}");
+                }
+            };
+            let job = parallel::background("tag", Box::new(work));
             let before = [(tags::OWNER, me), (tags::TRANSC_ID, self.shared.transaction_id.clone())]
                 .map(|(key, ours)| (key, ours, v.tag(key).map(str::to_owned)));
             self.with_volume(&d.path, |h| {
-                h.tagging = job.ok();
+                h.tagging = job;
                 h.tags_before = before.to_vec();
+                h.token = v.tag(tags::IN_TRANSIT).map(str::to_owned);
             });
         }
-        let disk = std::thread::scope(|s| {
-            // Off before the first command, and known to be off; the disk comes meanwhile.
-            let ended = transit.then(|| {
-                s.spawn(move || crate::log::in_domain(&self.config.name, || self.end_transit(d, &v.id, scope)))
-            });
-            let disk = self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope);
-            if let Some(t) = ended {
-                t.join().map_err(|_| Failure::new("cannot untag a volume: a thread panicked"))??;
-            }
-            disk
-        })?;
+        // Off before the first command, and known to be off; the disk comes meanwhile.
+        let mut disk = PathBuf::new();
+        for end in parallel::map(1 + usize::from(transit), |i| match i {
+            0 => self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope).map(Some),
+            _ => self.end_transit(d, &v.id, scope).map(|()| None),
+        }) {
+            let end = end.unwrap_or_else(|| Err(Failure::new(format!("{}: a thread panicked", v.id))))?;
+            disk = end.unwrap_or(disk);
+        }
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());
         Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk })

@@ -241,8 +241,14 @@ impl Provider {
     /// Waits for keys until the scope ends, with one warning.
     fn fetch(&self, scope: &Scope) -> Result<Arc<Keys>, CredentialsError> {
         let mut attempt = 0u32;
+        let mut before: Option<String> = None;
         loop {
-            let last = match self.ask(scope).map_err(CredentialsError::Imds)? {
+            let asked = self.ask(scope).map_err(|e| match (e.halt(), before.take()) {
+                // What was missing all the time says more than where the time ran out.
+                (Some(halt), Some(last)) => CredentialsError::Role { halt, last },
+                _ => CredentialsError::Imds(e),
+            })?;
+            let last = match asked {
                 Ok(keys) => {
                     let keys = Arc::new(keys);
                     self.lock().keys = Some(keys.clone());
@@ -258,6 +264,7 @@ impl Provider {
             }
             let pause = Duration::from_millis(250 << attempt.min(3)).mul_f64(0.5 + random::fraction() / 2.0);
             attempt += 1;
+            before = Some(last.clone());
             scope.sleep(pause).map_err(|halt| CredentialsError::Role { halt, last })?;
         }
     }

@@ -137,12 +137,13 @@ fn section(text: &str, name: &str, is_config: bool) -> Option<BTreeMap<String, S
             if inside {
                 out.get_or_insert_default();
             }
-        } else if inside && !line.starts_with([' ', '\t', '#', ';']) {
-            if let (Some((key, value)), Some(out)) = (plain.split_once('='), out.as_mut()) {
-                // A comment at a line's end needs a blank before it: keys may hold a `#`.
-                let value = value.split(" #").next().unwrap_or_default().split(" ;").next().unwrap_or_default();
-                out.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
-            }
+        } else if inside
+            && !line.starts_with([' ', '\t', '#', ';'])
+            && let (Some((key, value)), Some(out)) = (plain.split_once('='), out.as_mut())
+        {
+            // A comment at a line's end needs a blank before it: keys may hold a `#`.
+            let value = value.split(" #").next().unwrap_or_default().split(" ;").next().unwrap_or_default();
+            out.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
         }
     }
     out

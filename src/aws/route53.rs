@@ -88,7 +88,7 @@ impl RecordSet {
 
     fn elements(&self) -> Vec<Element> {
         let leaf = |name: &str, text: &str| Element { name: name.into(), text: text.into(), children: Vec::new() };
-        let mut all = vec![leaf("Name", &self.name), leaf("Type", &self.kind)];
+        let mut all = vec![leaf("Name", &plain(&self.name)), leaf("Type", &self.kind)];
         all.extend(self.set_identifier.iter().map(|s| leaf("SetIdentifier", s)));
         all.extend(self.ttl.iter().map(|t| leaf("TTL", &t.to_string())));
         if !self.values.is_empty() {
@@ -176,32 +176,36 @@ impl Change {
 
 /// A name as Route 53 writes it: lower case, with the final dot, and what is not `a-z 0-9 - _ .` as `\ooo`.
 pub(crate) fn normalise(name: &str) -> String {
-    let mut bytes = Vec::with_capacity(name.len() + 1);
+    let mut out = String::with_capacity(name.len() + 1);
     let mut rest = name.as_bytes();
-    while let Some((b, tail)) = rest.split_first() {
-        rest = tail;
-        let octal = |d: &[u8]| {
-            d.iter().all(|c| matches!(c, b'0'..=b'7')).then(|| d.iter().fold(0u32, |n, c| n * 8 + u32::from(c - b'0')))
-        };
-        match tail.get(..3).and_then(octal) {
-            Some(n) if *b == b'\\' && n < 256 => {
-                bytes.push(u8::try_from(n).unwrap_or(b'?'));
-                rest = &tail[3..];
+    while let [first, tail @ ..] = rest {
+        let (byte, escaped) = match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                rest = after;
+                (((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'), true)
             }
-            _ => bytes.push(*b),
-        }
-    }
-    let mut out = String::with_capacity(bytes.len() + 1);
-    for b in bytes {
-        match b.to_ascii_lowercase() {
-            b @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.') => out.push(char::from(b)),
-            b => out.push_str(&format!("\\{b:03o}")),
+            _ => {
+                rest = tail;
+                (*first, false)
+            }
+        };
+        let byte = byte.to_ascii_lowercase();
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
+            // A dot that is escaped is part of its label.
+            b'.' if !escaped => out.push('.'),
+            _ => out.push_str(&format!("\\{byte:03o}")),
         }
     }
     if !out.ends_with('.') {
         out.push('.');
     }
     out
+}
+
+/// The form for requests: the same, with `*` as people write it. Route 53 takes both.
+fn plain(name: &str) -> String {
+    name.replace("\\052", "*")
 }
 
 /// The root, if it is the answer that was asked for.
@@ -222,7 +226,7 @@ fn list(zone: &str, start: &Start) -> Call<'static> {
     if !identifier.is_empty() {
         q.push(format!("identifier={}", query::encode(identifier)));
     }
-    q.push(format!("name={}", query::encode(name)));
+    q.push(format!("name={}", query::encode(&plain(name))));
     if !kind.is_empty() {
         q.push(format!("type={}", query::encode(kind)));
     }
@@ -359,6 +363,7 @@ mod tests {
         assert_eq!(normalise("\\052.E.com"), "\\052.e.com.");
         assert_eq!(normalise("ü.e"), "\\303\\274.e.");
         assert_eq!(normalise("a\\9.e"), "a\\1349.e.");
+        assert_eq!(normalise("a\\056b.e"), "a\\056b.e.", "an escaped dot belongs to its label");
         assert_eq!(normalise(""), ".");
     }
 

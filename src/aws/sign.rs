@@ -90,4 +90,74 @@ mod tests {
             )
         );
     }
+
+    /// Made with botocore 1.44 at a fixed time: session token, the slash at the end of Route 53's path, encoded query.
+    #[test]
+    fn signatures_are_botocores() {
+        let keys = Keys::new("AKIDEXAMPLE", "SECRET", Some("TOKEN"));
+        let now = OffsetDateTime::from_unix_timestamp(1_795_176_000).unwrap(); // 20261120T120000Z
+        let kind = "application/x-www-form-urlencoded; charset=utf-8";
+        let json = [
+            ("content-type", "application/x-amz-json-1.0"),
+            ("x-amz-target", "AmazonSQS.SendMessage"),
+            ("x-amzn-query-mode", "true"),
+        ];
+        let attach = "Action=AttachVolume&Version=2016-11-15&VolumeId=vol-1&InstanceId=i-1&Device=%2Fdev%2Fxvdba";
+        let change = "<ChangeResourceRecordSetsRequest xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\"><ChangeBatch>\
+            <Comment>c</Comment><Changes><Change><Action>UPSERT</Action><ResourceRecordSet><Name>*.e.com.</Name>\
+            <Type>A</Type><SetIdentifier>i-1</SetIdentifier><MultiValueAnswer>true</MultiValueAnswer><TTL>60</TTL>\
+            <ResourceRecords><ResourceRecord><Value>1.2.3.4</Value></ResourceRecord></ResourceRecords>\
+            </ResourceRecordSet></Change></Changes></ChangeBatch></ChangeResourceRecordSetsRequest>";
+        let send = "{\"QueueUrl\": \"https://sqs.us-east-1.amazonaws.com/1/q\", \"MessageBody\": \"m\"}";
+        let r53 = "https://route53.amazonaws.com/2013-04-01/hostedzone/Z1/rrset";
+        let list = format!("{r53}?name=%2A.e.com.&type=A&maxitems=10");
+        let batch = format!("{r53}/");
+        let form = [("content-type", kind)];
+        type Case<'a> = (&'a str, &'a str, &'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, &'a str);
+        let cases: [Case<'_>; 4] = [
+            (
+                "eu-west-1",
+                "ec2",
+                "POST",
+                "https://ec2.eu-west-1.amazonaws.com/",
+                &form,
+                attach,
+                "0a12954d9a74cb083d3c4c605051d5ee33671c813be20779c98c52e11074bb33",
+            ),
+            (
+                "us-east-1",
+                "route53",
+                "POST",
+                &batch,
+                &[],
+                change,
+                "827f3ea761abc6579411b10c747ec8a7a29080476bed9ff88cebd70beddb7214",
+            ),
+            (
+                "us-east-1",
+                "route53",
+                "GET",
+                &list,
+                &[],
+                "",
+                "6535b12503abf7d6a257144b189624402c72d9974c85fa264adce37f891ed83f",
+            ),
+            (
+                "eu-west-1",
+                "sqs",
+                "POST",
+                "https://sqs.eu-west-1.amazonaws.com/",
+                &json,
+                send,
+                "07b0b8a98436e85a58eaa27a10854965ca33c6d35dc5248e0763b74124511646",
+            ),
+        ];
+        for (region, service, method, url, given, body, want) in cases {
+            let given: Vec<_> = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let signed = headers(&keys, region, service, now, method, url, &given, body.as_bytes()).unwrap();
+            let authorization = &signed.iter().find(|(k, _)| k == "authorization").unwrap().1;
+            assert!(authorization.ends_with(&format!("Signature={want}")), "{service} {method}: {authorization}");
+            assert!(signed.contains(&("x-amz-security-token".to_owned(), "TOKEN".to_owned())));
+        }
+    }
 }

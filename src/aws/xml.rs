@@ -37,6 +37,41 @@ pub(crate) fn items<'a, 'i: 'a>(node: Node<'a, 'i>, list: &str) -> impl Iterator
     child(node, list).into_iter().flat_map(|l| children(l, "item"))
 }
 
+/// Takes a long list out of a document: what is around it, and its items one by one, each a document of its own. A
+/// tree of 500 volumes takes ten times the memory of their text; a tree of one takes none to speak of.
+///
+/// `None` where the text is not as plain as EC2's (comments, attributes, prefixes in the list): then the whole has to be
+/// read at once.
+pub(crate) fn split<'t>(text: &'t str, list: &str) -> Option<(String, Vec<&'t str>)> {
+    let (open, close) = (format!("<{list}>"), format!("</{list}>"));
+    let start = text.find(&open)? + open.len();
+    let (mut at, mut depth, mut begin) = (start, 0usize, start);
+    let mut items = Vec::new();
+    loop {
+        let tag = at + text.get(at..)?.find('<')?;
+        let end = tag + text.get(tag..)?.find('>')? + 1;
+        let name = text.get(tag + 1..end - 1)?;
+        if name.contains(['!', '?', '=', '"', '\'', ':']) {
+            return None;
+        }
+        match (depth, name) {
+            (0, "item") => (depth, begin) = (1, tag),
+            (0, n) if text.get(tag..end)? == close && n.starts_with('/') => {
+                return Some((format!("{}{}", text.get(..start)?, text.get(tag..)?), items));
+            }
+            (0, _) => return None,
+            (1, "/item") => {
+                depth = 0;
+                items.push(text.get(begin..end)?);
+            }
+            (_, n) if n.starts_with('/') => depth = depth.checked_sub(1).filter(|d| *d > 0)?,
+            (_, n) if n.ends_with('/') => {}
+            _ => depth += 1,
+        }
+        at = end;
+    }
+}
+
 /// Text as the content of an element.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -107,6 +142,33 @@ mod tests {
         );
         for other in ["", "<html><body>502</body></html>", "{}", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>"] {
             assert_eq!(f(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_is_taken_out_if_it_is_plain() {
+        let of = |text| split(text, "l");
+        assert_eq!(
+            of("<a x=\"1\"><l> <item><b><item/>t</b></item>\n<item></item></l><n>1</n></a>"),
+            Some(("<a x=\"1\"><l></l><n>1</n></a>".to_owned(), vec!["<item><b><item/>t</b></item>", "<item></item>"]))
+        );
+        assert_eq!(of("<a><l></l></a>"), Some(("<a><l></l></a>".to_owned(), vec![])));
+        for other in [
+            "",
+            "<a/>",
+            "<a><l/></a>",
+            "<l>",
+            "<l><item>",
+            "<l></item></l>",
+            "<l><x></x></l>",
+            "<l><!-- --></l>",
+            "<l><item/></l>",
+            "<l><item a=\"\"></item></l>",
+            "<l><item><![CDATA[</item>]]></item></l>",
+            "<l><item></b></b></item></l>",
+            "<l>é<",
+        ] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::apply::{DomainRun, Shared, lock};
 use crate::config;
-use crate::exec::ExecError;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
+use crate::parallel;
 use crate::scope::Scope;
 
 /// What the messages and commands of all domains share.
@@ -32,6 +32,8 @@ pub(crate) struct Domain {
     /// What went wrong, for `{error}`.
     errors: Mutex<Vec<String>>,
     failed: AtomicBool,
+    /// Its `failed` commands and messages are under way or done.
+    told: AtomicBool,
     /// Messages so far, so that a second one of an event is another message to a FIFO queue.
     messages: AtomicU32,
 }
@@ -45,6 +47,7 @@ impl Domain {
             config,
             errors: Mutex::new(Vec::new()),
             failed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             messages: AtomicU32::new(0),
         }
     }
@@ -70,6 +73,11 @@ impl Domain {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Whether it is to be told now that it failed: that happens once.
+    pub(crate) fn is_to_be_told(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+
     /// The macro values for `event`.
     pub(crate) fn values(&self, event: Event) -> Values {
         let notice: Option<Notice> = lock(&self.context.notice).clone();
@@ -85,20 +93,18 @@ impl Domain {
         }
     }
 
-    /// Runs the commands for `event`; `default` is the timeout of those without one.
-    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) -> Result<(), ExecError> {
+    /// Runs the commands for `event`; `default` is the timeout of those without one. If they fail, the domain has.
+    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) {
         if !self.context.exec {
-            return Ok(());
+            return;
         }
-        let values = self.values(event);
-        self.context.shared.runner.run_blocks(
-            &self.config.name,
-            &self.config.exec,
-            Some(event),
-            &values,
-            scope,
-            default,
-        )
+        let (values, exec) = (self.values(event), &self.config.exec);
+        let end = self.context.shared.runner.run_blocks(&self.config.name, exec, Some(event), &values, scope, default);
+        if let Err(e) = end {
+            let text = format!("'{}' commands: {e}", event.name());
+            log::error!("{text}");
+            self.fail(text);
+        }
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.
@@ -119,21 +125,13 @@ impl Domain {
                         crate::notify::send(&context.shared.aws, n, event, sequence, &values, &scope);
                     });
                 };
-                let thread = std::thread::Builder::new().name("notify".to_owned()).spawn(work);
-                thread.map_err(|e| log::error!("cannot notify: no thread: {e}")).ok()
+                parallel::background("notify", Box::new(work))
             })
             .collect()
     }
 }
 
 /// Does `work` for each domain at the same time, with its name in the log; `None` for one that panicked.
-pub(crate) fn each<T: Send>(domains: &[&Domain], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
-    let work = |d: &Domain| in_domain(d.name(), || work(d));
-    std::thread::scope(|s| {
-        let Some((first, others)) = domains.split_first() else { return Vec::new() };
-        let threads: Vec<_> = others.iter().map(|d| s.spawn(move || work(d))).collect();
-        let mut all = vec![std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(first))).ok()];
-        all.extend(threads.into_iter().map(|t| t.join().ok()));
-        all
-    })
+pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
+    parallel::map(domains.len(), |i| in_domain(domains[i].name(), || work(domains[i])))
 }

@@ -19,8 +19,10 @@ use std::time::Duration;
 use crate::apply::init::Problems;
 use crate::apply::{lock, tidy};
 use crate::cli::Args;
+use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::Event;
+use crate::parallel;
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
 use domain::{Context, Domain, each};
@@ -46,8 +48,8 @@ const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What is kept free before the announced time of an interruption: a command that must be killed needs 10 s.
-const INTERRUPT_MARGIN: Duration = Duration::from_secs(5);
+/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more.
+const INTERRUPT_MARGIN: Duration = Duration::from_secs(10);
 /// What the way out has at least, however late the notice came.
 const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
@@ -56,14 +58,15 @@ struct Daemon {
     args: Args,
     config: crate::config::Config,
     context: Arc<Context>,
-    domains: Vec<Domain>,
+    domains: Vec<Arc<Domain>>,
     notifier: Notifier,
     stop: Stop,
 }
 
 /// Runs the daemon to its end.
 pub(crate) fn run(args: Args) -> Outcome {
-    match setup::setup(args) {
+    let stop = Stop::new();
+    match setup::setup(args, &stop) {
         Ok(setup::Ready::Daemon(mut daemon)) => {
             let _locks = match setup::lock_domains(&daemon) {
                 Ok(locks) => locks,
@@ -75,6 +78,11 @@ pub(crate) fn run(args: Args) -> Outcome {
             daemon.story()
         }
         Ok(setup::Ready::Nothing) => Outcome::Done,
+        // There was nothing to undo and nobody to tell yet.
+        Err((Outcome::Failed, text)) if stop.get() == Some(StopReason::Terminate) => {
+            log::info!("stopped: {text}");
+            Outcome::Done
+        }
         Err((outcome, text)) => {
             for line in text.lines() {
                 log::error!("{line}");
@@ -112,21 +120,17 @@ impl Daemon {
         let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
         self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
         let poller = self.poll();
-        let outcome = self.until_started(&scope);
-        let outcome = match outcome {
+        let outcome = match self.until_started(&scope) {
             Ok(background) => {
                 if self.args.poll {
                     self.say("watching for interruptions");
                     self.wait();
                 }
-                join(background);
-                match self.stop.get() {
-                    Some(reason) => {
-                        self.leave(reason);
-                        Outcome::Done
-                    }
-                    None => Outcome::Done,
+                if let Some(reason) = self.stop.get() {
+                    self.leave(reason);
                 }
+                join(background);
+                Outcome::Done
             }
             Err(outcome) => outcome,
         };
@@ -149,8 +153,7 @@ impl Daemon {
         let work = move || {
             crate::poll::poll(&context.shared.imds, &context.shared.clock, every, &stop, &context.notice);
         };
-        let thread = std::thread::Builder::new().name("poll".to_owned()).spawn(work);
-        thread.map_err(|e| log::error!("cannot poll for interruptions: no thread: {e}")).ok()
+        parallel::background("poll", Box::new(work))
     }
 
     fn wait(&self) {
@@ -159,7 +162,7 @@ impl Daemon {
 
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.
     fn until_started(&self, scope: &Scope) -> Result<Vec<JoinHandle<()>>, Outcome> {
-        let all: Vec<&Domain> = self.domains.iter().collect();
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         self.say(&format!("starting {} domain(s)", all.len()));
         self.commands(&all, Event::Starting, scope, None);
         if let Some(reason) = self.stop.get() {
@@ -172,11 +175,12 @@ impl Daemon {
 
         let mut left = Vec::new();
         if self.args.init {
-            let standing: Vec<&Domain> = all.iter().copied().filter(|d| !d.has_failed()).collect();
+            let standing: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| !d.has_failed()).collect();
             left = self.init(&standing, scope);
             if let Some(reason) = self.stop.get() {
-                self.tidy();
+                let tidying = self.tidy();
                 self.leave(reason);
+                join(tidying);
                 return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
             }
             if all.iter().any(|d| d.has_failed() && d.config.critical) {
@@ -186,52 +190,48 @@ impl Daemon {
         }
 
         // A domain that is not critical fails alone; the others go on.
-        let failed: Vec<&Domain> = all.iter().copied().filter(|d| d.has_failed()).collect();
+        let (failed, standing): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) = all.iter().partition(|d| d.has_failed());
         let mut background = self.fail_alone(&failed);
-        let standing: Vec<&Domain> = all.iter().copied().filter(|d| !d.has_failed()).collect();
         self.commands(&standing, Event::Started, scope, None);
         if let Some(reason) = self.stop.get() {
-            join(background);
-            self.tidy();
+            background.extend(self.tidy());
             self.leave(reason);
+            join(background);
             return Err(Outcome::Done);
         }
-        let (started, late): (Vec<&Domain>, Vec<&Domain>) = standing.into_iter().partition(|d| !d.has_failed());
+        let (started, late): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) =
+            standing.iter().copied().partition(|d| !d.has_failed());
         if late.iter().any(|d| d.config.critical) {
-            log::error!("the volumes and records of {} are kept: their applications may have started", names(&all));
+            let kept = names(&standing);
+            log::error!("the volumes and records of {kept} are kept: their applications may have started");
+            let outcome = self.fail(&all, &left);
             join(background);
-            return Err(self.fail(&all, &left));
+            return Err(outcome);
         }
         background.extend(self.fail_alone(&late));
 
         for d in &started {
-            crate::log::in_domain(d.name(), || log::info!("started"));
+            in_domain(d.name(), || log::info!("started"));
         }
         self.notifier.ready();
         let text = if started.is_empty() { "ready".to_owned() } else { format!("ready: {} started", names(&started)) };
         self.say(&text);
         let messages = Scope::new(&scope.clock, MESSAGES, None);
         background.extend(started.iter().flat_map(|d| d.send_messages(Event::Started, &messages)));
-        self.tidy();
+        background.extend(self.tidy());
         Ok(background)
     }
 
     /// Runs the commands of `event`; a domain whose commands fail has failed.
-    fn commands(&self, domains: &[&Domain], event: Event, scope: &Scope, default: Option<Duration>) {
+    fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) {
         let ends = each(domains, |d| d.run_commands(event, scope, default));
-        for (d, end) in domains.iter().zip(ends) {
-            let error = match end {
-                Some(Ok(())) => continue,
-                Some(Err(e)) => e.to_string(),
-                None => "a thread panicked".to_owned(),
-            };
-            crate::log::in_domain(d.name(), || log::error!("'{}' commands: {error}", event.name()));
-            d.fail(format!("'{}' commands: {error}", event.name()));
+        for (d, _) in domains.iter().zip(ends).filter(|(_, end)| end.is_none()) {
+            d.fail(format!("'{}' commands: a thread panicked", event.name()));
         }
     }
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
-    fn init(&self, domains: &[&Domain], scope: &Scope) -> Vec<String> {
+    fn init(&self, domains: &[&Arc<Domain>], scope: &Scope) -> Vec<String> {
         let undo = || Scope::new(&scope.clock, ROLL_BACK, None);
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
@@ -247,7 +247,7 @@ impl Daemon {
             }
             left.extend(p.left.iter().map(|l| format!("{}: {l}", d.name())));
             if let Some((path, f)) = p.critical {
-                crate::log::in_domain(d.name(), || match f.halt {
+                in_domain(d.name(), || match f.halt {
                     Some(Halt::Stopped(_)) => log::warn!("{path}: {f}"),
                     _ => log::error!("{path}: {f}"),
                 });
@@ -257,6 +257,8 @@ impl Daemon {
         }
         if !lost.is_empty() {
             self.say(&format!("rolling back {}", names(&lost)));
+            let standing = domains.iter().filter(|d| !d.has_failed());
+            lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
             self.notifier.extend_timeout(scope.clock.real(ROLL_BACK + WAY_OUT_COMMAND));
             let scope = undo();
             for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
@@ -270,8 +272,8 @@ impl Daemon {
     }
 
     /// `failed` for all: the end of the run.
-    fn fail(&self, all: &[&Domain], left: &[String]) -> Outcome {
-        let (failed, standing): (Vec<&Domain>, Vec<&Domain>) = all.iter().partition(|d| d.has_failed());
+    fn fail(&self, all: &[&Arc<Domain>], left: &[String]) -> Outcome {
+        let (failed, standing): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) = all.iter().partition(|d| d.has_failed());
         let mut text = format!("failed: {}", names(&failed));
         if !standing.is_empty() {
             text.push_str(&format!("; not failed, but not started because of it: {}", names(&standing)));
@@ -279,34 +281,41 @@ impl Daemon {
         self.say(&text);
         // Those that stand are told why they do not start.
         standing.iter().for_each(|d| d.note(text.clone()));
-        join(self.fail_alone(all));
-        self.tidy();
+        let mut background = self.fail_alone(all);
+        background.extend(self.tidy());
+        join(background);
         if left.is_empty() { Outcome::Failed } else { incomplete(left) }
     }
 
-    /// `failed` commands and messages of these domains, at the same time.
-    fn fail_alone(&self, domains: &[&Domain]) -> Vec<JoinHandle<()>> {
+    /// `failed` commands and messages of these domains, beside whatever comes next; not again for one that had them.
+    fn fail_alone(&self, domains: &[&Arc<Domain>]) -> Vec<JoinHandle<()>> {
+        let domains: Vec<&Arc<Domain>> = domains.iter().copied().filter(|d| d.is_to_be_told()).collect();
+        let domains = domains.as_slice();
         if domains.is_empty() {
             return Vec::new();
         }
         let clock = &self.context.shared.clock;
         let messages = Scope::new(clock, MESSAGES, None);
-        let background = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
-        self.way_out(domains, Event::Failed);
+        let mut background: Vec<_> = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
+        let scope = self.way_out(domains, Event::Failed);
+        for d in domains.iter().map(|d| Arc::clone(d)) {
+            let scope = scope.clone();
+            let work = move || in_domain(d.name(), || d.run_commands(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
+            background.extend(parallel::background("failed", Box::new(work)));
+        }
         background
     }
 
-    /// Commands that run when nothing can be changed by their failure any more.
-    fn way_out(&self, domains: &[&Domain], event: Event) {
+    /// The scope of commands whose failure can change nothing any more: bounded by their own timeouts.
+    fn way_out(&self, domains: &[&Arc<Domain>], event: Event) -> Scope {
         let clock = &self.context.shared.clock;
-        // Bounded by the commands' own timeouts.
-        let scope = Scope::new(clock, Duration::from_secs(24 * 3600), None);
-        self.notifier.extend_timeout(clock.real(self.longest(domains, event)));
-        self.commands(domains, event, &scope, Some(WAY_OUT_COMMAND));
+        let longest = self.longest(domains, event);
+        self.notifier.extend_timeout(clock.real(longest));
+        Scope::new(clock, longest, None)
     }
 
     /// How long the commands of `event` may take: those of a domain run one after the other.
-    fn longest(&self, domains: &[&Domain], event: Event) -> Duration {
+    fn longest(&self, domains: &[&Arc<Domain>], event: Event) -> Duration {
         let of = |d: &Domain| -> Duration {
             let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
             // A killed one takes 10 s more.
@@ -317,14 +326,15 @@ impl Daemon {
 
     /// `stopping` or `interrupted`.
     fn leave(&self, reason: StopReason) {
-        let all: Vec<&Domain> = self.domains.iter().collect();
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         match reason {
             StopReason::Terminate => {
                 self.notifier.stopping();
                 self.say("stopping");
                 let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
                 let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
-                self.way_out(&all, Event::Stopping);
+                let scope = self.way_out(&all, Event::Stopping);
+                self.commands(&all, Event::Stopping, &scope, Some(WAY_OUT_COMMAND));
                 join(background);
                 self.say("stopped");
             }
@@ -332,7 +342,7 @@ impl Daemon {
         }
     }
 
-    fn interrupted(&self, all: &[&Domain]) {
+    fn interrupted(&self, all: &[&Arc<Domain>]) {
         let clock = &self.context.shared.clock;
         let notice = lock(&self.context.notice).clone();
         let left =
@@ -365,9 +375,14 @@ impl Daemon {
         }
     }
 
-    fn tidy(&self) {
-        let runs: Vec<_> = self.domains.iter().map(|d| &d.run).collect();
-        tidy::tidy(&self.context.shared, &runs, &Scope::new(&self.context.shared.clock, TIDY, None));
+    /// Brings the tags of committed volumes up to date, off the path: nothing waits for it but the end.
+    fn tidy(&self) -> Vec<JoinHandle<()>> {
+        let (shared, domains) = (self.context.shared.clone(), self.domains.clone());
+        let work = move || {
+            let runs: Vec<_> = domains.iter().map(|d| &d.run).collect();
+            tidy::tidy(&shared, &runs, &Scope::new(&shared.clock, TIDY, None));
+        };
+        parallel::background("tidy", Box::new(work)).into_iter().collect()
     }
 }
 
@@ -379,7 +394,7 @@ fn incomplete(left: &[String]) -> Outcome {
     Outcome::Incomplete
 }
 
-fn names(domains: &[&Domain]) -> String {
+fn names(domains: &[&Arc<Domain>]) -> String {
     let names: Vec<&str> = domains.iter().map(|d| d.name()).collect();
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }

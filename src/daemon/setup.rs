@@ -12,14 +12,15 @@ use time::UtcOffset;
 
 use super::domain::{Context, Domain};
 use super::{Daemon, Outcome};
-use crate::apply::{Shared, zone::Zones};
+use crate::apply::{Shared, lock, zone::Zones};
 use crate::aws::{Aws, AwsConfig, env::Env};
 use crate::cli::{Args, Input};
 use crate::clock::Clock;
 use crate::config::{self, Config, userdata};
 use crate::exec::Runner;
-use crate::imds::Imds;
+use crate::imds::{Imds, ImdsError};
 use crate::model::Facts;
+use crate::parallel;
 use crate::scope::{Scope, Stop};
 use crate::sys::lock::DomainLock;
 use crate::sys::mounts::MountSet;
@@ -27,6 +28,8 @@ use crate::sys::{Root, notify::Notifier, signals};
 
 /// How long the metadata service may take until the config says how long init may take.
 const METADATA: Duration = Duration::from_secs(300);
+/// How long the first keys are fetched ahead; after that the first call that needs them waits for them.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// More than any config that is accepted, so that one that is too large is refused by its own error.
 const MAX_INPUT: u64 = 2 * 1024 * 1024;
 
@@ -74,35 +77,32 @@ fn parse(bytes: &[u8], name: &str) -> Result<Option<Config>, Refusal> {
     Ok(Some(config))
 }
 
-/// Sets up a run.
-pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
+/// Sets up a run. From here on a signal makes a request to `stop`.
+pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     // The offset can only be asked for while there is one thread.
     let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
     let notifier = Notifier::from_env();
-    let stop = Stop::new();
-    signals::install(&stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
+    signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
         [] => crate::imds::endpoints(None, &|name| env.get(name).map(str::to_owned)).map_err(usage)?,
         given => given.to_vec(),
     };
     let imds = Arc::new(Imds::new(endpoints, &clock));
-    let early = Scope::new(&clock, METADATA, Some(&stop));
+    let early = Scope::new(&clock, METADATA, Some(stop));
     notifier.extend_timeout(clock.real(METADATA));
     notifier.status("reading the metadata and the config");
 
-    let (config, facts) = match &args.userdata {
-        Some(input) => {
-            let facts = fetch_facts(&imds, &early)?;
-            (read_input(input)?, facts)
-        }
+    let facts = fetch_facts(&imds, &early);
+    let config = match &args.userdata {
+        Some(input) => read_input(input)?,
         None => {
-            let bytes = imds.user_data(&early).map_err(|e| failed(format!("cannot read the user data: {e}")))?;
-            let config = parse(&bytes.unwrap_or_default(), "the user data")?;
-            (config, fetch_facts(&imds, &early)?)
+            let bytes = imds.user_data(&early);
+            let bytes = bytes.map_err(|e| failed(format!("cannot read the user data: {e}")))?;
+            parse(&bytes.unwrap_or_default(), "the user data")?
         }
     };
     let Some(config) = config else {
@@ -119,19 +119,13 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
     let aws = Arc::new(Aws::new(&aws_config, &clock, &imds).map_err(failed)?);
     let needs_aws = wants_aws(&args, &config);
     // The first keys come while the facts do.
-    let warm = needs_aws.then(|| aws.clone()).map(|aws| {
-        let scope = early.clone();
-        // If there are none, the first call says so.
-        std::thread::spawn(move || drop(aws.warm_up(&scope)))
-    });
-    let facts: Facts = match facts.join() {
-        Ok(facts) => facts.map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?,
-        Err(_) => return Err(failed("cannot read the instance's metadata: a thread panicked")),
-    };
-    aws.set_instance_region(&facts.region);
-    if let Some(t) = warm {
-        let _ = t.join();
+    if needs_aws {
+        let (aws, scope) = (aws.clone(), early.within(WARM_UP));
+        // If there are none, the first call waits for them, and says so.
+        parallel::background("keys", Box::new(move || drop(aws.warm_up(&scope))));
     }
+    let facts = facts.wait().map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?;
+    aws.set_instance_region(&facts.region);
     log::info!(
         "{} ({}) in {}, launch index {}, public addresses: {}",
         facts.instance_id,
@@ -155,6 +149,8 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
             root,
             runner: Runner::new(),
             facts: RwLock::new(Arc::new(facts)),
+            asked_again: Mutex::default(),
+            kept_records: Mutex::default(),
             zones: Zones::default(),
             transaction_id,
             seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),
@@ -165,18 +161,31 @@ pub(super) fn setup(args: Args) -> Result<Ready, Refusal> {
         }),
     });
     let mut config = config;
-    let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Domain::new(&context, d)).collect();
-    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop })))
+    let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Arc::new(Domain::new(&context, d))).collect();
+    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop: stop.clone() })))
 }
 
-type FactsThread = JoinHandle<Result<Facts, crate::imds::ImdsError>>;
+/// The facts, on their way.
+struct FactsToCome {
+    thread: Option<JoinHandle<()>>,
+    slot: Arc<Mutex<Option<Result<Facts, ImdsError>>>>,
+}
 
-fn fetch_facts(imds: &Arc<Imds>, scope: &Scope) -> Result<FactsThread, Refusal> {
-    let (imds, scope) = (imds.clone(), scope.clone());
-    std::thread::Builder::new()
-        .name("facts".to_owned())
-        .spawn(move || imds.facts(&scope))
-        .map_err(|e| failed(format!("cannot read the metadata: no thread: {e}")))
+fn fetch_facts(imds: &Arc<Imds>, scope: &Scope) -> FactsToCome {
+    let slot = Arc::new(Mutex::new(None));
+    let (imds, scope, into) = (imds.clone(), scope.clone(), slot.clone());
+    let work = move || *lock(&into) = Some(imds.facts(&scope));
+    FactsToCome { thread: parallel::background("facts", Box::new(work)), slot }
+}
+
+impl FactsToCome {
+    fn wait(self) -> Result<Facts, String> {
+        self.thread.map(JoinHandle::join);
+        match lock(&self.slot).take() {
+            Some(facts) => facts.map_err(|e| e.to_string()),
+            None => Err("the thread for it failed".to_owned()),
+        }
+    }
 }
 
 /// Whether the run can come to a call of AWS at all.

@@ -18,6 +18,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::Cause;
+use super::provider::provider;
 use crate::clock::Clock;
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(super) struct TlsConnector(Arc<ClientConfig>);
 
 impl TlsConnector {
     pub(super) fn new(roots: RootCertStore, clock: &Arc<Clock>) -> Result<TlsConnector, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(provider());
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(Corrected(clock.clone())))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_root_certificates(roots)
@@ -135,3 +136,6 @@ pub(super) fn describe(e: &rustls::Error) -> (Cause, String) {
         other => (Cause::Broken, format!("TLS: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

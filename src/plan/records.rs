@@ -147,7 +147,7 @@ mod tests {
         let old = RecordSet::simple("a.e.", "A", 300, &ips(&["192.0.2.9"]));
         let txt = RecordSet::simple("a.e.", "TXT", 300, &ips(&["\"x\""]));
         let p = plan(&[old.clone(), txt], "a.e.", 60, &v4, &[]).unwrap();
-        assert_eq!(p.before, [old.clone()]);
+        assert_eq!(p.before, std::slice::from_ref(&old));
         assert_eq!(undo(&p.ours, &p.before), [Change::delete(p.ours[0].clone()), Change::create(old)]);
         // The order of values does not matter.
         let same = RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.2", "192.0.2.1"]));

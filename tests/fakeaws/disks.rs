@@ -1,6 +1,7 @@
 //! The guest's side of an attachment: files under the instance's root directory that look like sysfs and `/dev`.
 
 use std::fs;
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -72,7 +73,8 @@ pub(crate) fn plug(world: &World, v: &Volume, a: &Attachment) -> Option<String> 
             write(&hidden.join("device/model"), &model);
         }
     }
-    let size = fs::metadata(&data).map(|m| m.len() / 512).unwrap_or(0);
+    // Seeking tells the size of a real device too; its metadata does not.
+    let size = fs::File::open(&data).and_then(|mut f| f.seek(SeekFrom::End(0))).unwrap_or(0) / 512;
     write(&sys.join("size"), &format!("{size}\n"));
     write(&sys.join("hidden"), "0\n");
     let number = node.bytes().fold(0u32, |n, b| (n * 31 + u32::from(b)) % 1000);

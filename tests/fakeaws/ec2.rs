@@ -126,8 +126,8 @@ pub(crate) fn check(params: &Params) -> Result<(), Refusal> {
         for (i, p) in parts.iter().enumerate() {
             let Ok(n) = p.parse::<u32>() else { continue };
             let before = format!("{}.{}", parts[..i].join("."), n.saturating_sub(1));
-            let there = |k: &&String| **k == before || k.starts_with(&format!("{before}."));
-            if n > 1 && !params.keys().any(|k| there(&k)) {
+            let next = params.range(before.clone()..).next().and_then(|(k, _)| k.strip_prefix(&before));
+            if n > 1 && !next.is_some_and(|tail| tail.is_empty() || tail.starts_with('.')) {
                 return Err(refuse("InvalidParameterValue", format!("The list of {name} is not numbered from 1")));
             }
         }

@@ -122,6 +122,7 @@ pub(crate) fn render(r: &Refusal, shape: Shape, id: &str) -> Response {
             Response::new(r.status, "text/xml", body)
         }
         Shape::Query(ns) => {
+            let code = element("Code", query_code(&r.code));
             let body = format!(
                 "<ErrorResponse xmlns=\"{ns}\">\n  <Error>\n    <Type>{kind}</Type>\n    {code}\n    {message}\n  </Error>\n  <RequestId>{id}</RequestId>\n</ErrorResponse>"
             );

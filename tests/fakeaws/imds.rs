@@ -47,6 +47,8 @@ pub(crate) struct ImdsState {
     pub(crate) hop_limit: bool,
     /// Every answer takes so long.
     pub(crate) latency_ms: u64,
+    /// So many connections more are reset as soon as they are made.
+    pub(crate) reset_connections: u32,
     /// Tokens live no longer than this, whatever was asked (and said).
     pub(crate) token_cap_ms: Option<u64>,
     /// The connection ends after every answer.

@@ -88,6 +88,8 @@ pub(crate) struct Instance {
     pub(crate) running_at_ms: Option<u64>,
     /// EC2 does not know this id yet: `InvalidInstanceID.NotFound`.
     pub(crate) unknown: bool,
+    /// When it will.
+    pub(crate) known_at_ms: Option<u64>,
     pub(crate) root_device: String,
     pub(crate) nics: Vec<Nic>,
     pub(crate) role: Option<String>,
@@ -102,7 +104,7 @@ pub(crate) struct Instance {
 }
 
 impl World {
-    /// Adds an instance; gives its id. Its IMDS listens from the next tick of the server (see `Server::imds_url`).
+    /// Adds an instance; gives its id. Its IMDS listens from the first `Server::imds_url` on.
     pub(crate) fn add_instance(&mut self, spec: InstanceSpec) -> String {
         let n = self.instances.len() as u32 + 10;
         let id = spec.id.clone().unwrap_or_else(|| self.make_id("i"));
@@ -127,6 +129,7 @@ impl World {
             state: if spec.pending_ms > 0 { "pending" } else { "running" }.into(),
             running_at_ms: (spec.pending_ms > 0).then_some(now + spec.pending_ms),
             unknown: false,
+            known_at_ms: None,
             root_device: root_device.clone(),
             nics,
             role: spec.role.clone(),
@@ -154,7 +157,6 @@ impl World {
                 ..VolumeSpec::default()
             });
         }
-        self.new_instances.push(id.clone());
         id
     }
 
@@ -199,6 +201,24 @@ impl World {
         if let Some(i) = self.instances.get_mut(id) {
             i.state = state.into();
             i.running_at_ms = None;
+        }
+    }
+
+    /// EC2 does not know this instance for so long (eventual consistency right after its launch).
+    pub(crate) fn forget_instance(&mut self, id: &str, ms: u64) {
+        let until = self.now_ms() + ms;
+        if let Some(i) = self.instances.get_mut(id) {
+            i.unknown = true;
+            i.known_at_ms = Some(until);
+        }
+    }
+
+    /// Sets the public addresses of the primary interface.
+    pub(crate) fn set_public(&mut self, id: &str, ipv4: &[&str], ipv6: &[&str]) {
+        let list = |v: &[&str]| v.iter().map(|a| a.to_string()).collect();
+        if let Some(n) = self.instances.get_mut(id).and_then(|i| i.nics.first_mut()) {
+            n.public_ipv4s = list(ipv4);
+            n.ipv6s = list(ipv6);
         }
     }
 

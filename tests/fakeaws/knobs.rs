@@ -9,6 +9,8 @@ pub(crate) struct Knobs {
     pub(crate) latency_ms: u64,
     /// Latency of single actions ("EC2:AttachVolume"), in place of `latency_ms`.
     pub(crate) action_latency_ms: BTreeMap<String, u64>,
+    /// Each answer of every IMDS takes at least so long.
+    pub(crate) imds_latency_ms: u64,
     /// A volume is `creating` for so long.
     pub(crate) creating_ms: u64,
     /// An attachment is `attaching` for so long.
@@ -62,6 +64,7 @@ impl Default for Knobs {
         Knobs {
             latency_ms: 0,
             action_latency_ms: BTreeMap::new(),
+            imds_latency_ms: 0,
             creating_ms: 40,
             attaching_ms: 40,
             attaching_stuck: false,
@@ -95,6 +98,7 @@ impl Knobs {
         let number = |v: &serde_json::Value| v.as_u64().ok_or("not a number");
         match name {
             "latency_ms" => self.latency_ms = number(v)?,
+            "imds_latency_ms" => self.imds_latency_ms = number(v)?,
             "creating_ms" => self.creating_ms = number(v)?,
             "attaching_ms" => self.attaching_ms = number(v)?,
             "attaching_stuck" => self.attaching_stuck = v.as_bool().ok_or("not a boolean")?,

@@ -323,7 +323,16 @@ fn serve_api(shared: &Shared, stream: Stream, number: u64, tls: bool) {
 
 fn serve_imds(shared: &Shared, id: &str, socket: TcpStream, number: u64) {
     let mut connection = Connection::new(Stream::Plain(socket));
-    shared.world().imds(id).connections += 1;
+    {
+        let mut world = shared.world();
+        let state = world.imds(id);
+        state.connections += 1;
+        if state.reset_connections > 0 {
+            state.reset_connections -= 1;
+            connection.stream.reset();
+            return;
+        }
+    }
     loop {
         let idle = Duration::from_millis(shared.world().knobs.idle_close_ms);
         let Ok(Some(request)) = connection.next(&shared.stop, idle) else { return };
@@ -332,11 +341,12 @@ fn serve_imds(shared: &Shared, id: &str, socket: TcpStream, number: u64) {
             let at_ms = world.now_ms();
             let reply = world.imds_answer(id, &request);
             let date = http_date(world.wall());
+            let common = world.knobs.imds_latency_ms;
             let state = world.imds(id);
             let status = if let imds::Reply::Answer(a) = &reply { a.status } else { 0 };
             let path = request.path.clone();
             state.calls.push(ImdsCall { method: request.method.clone(), path, status, at_ms, connection: number });
-            (reply, state.latency_ms, state.close, date)
+            (reply, state.latency_ms.max(common), state.close, date)
         };
         match reply {
             imds::Reply::Answer(mut answer) => {

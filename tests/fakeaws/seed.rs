@@ -3,7 +3,8 @@
 //! ```json
 //! { "knobs": { "attaching_ms": 500, "page_cap": 2, "empty_pages": true },
 //!   "instances": [ { "id": "i-…", "zone": "eu-west-1a", "root": "instance-a", "hypervisor": "nitro", "launch_index": 0,
-//!                    "role": "fleet", "user_data": "…", "user_data_file": "…", "public_ipv4": "203.0.113.7" } ],
+//!                    "role": "fleet", "user_data": "…", "user_data_file": "…", "public_ipv4": "203.0.113.7",
+//!                    "interfaces": 2 } ],
 //!   "volumes": [ { "id": "vol-…", "zone": "eu-west-1a", "size": 10, "tags": { "k": "v" }, "pool": ["domain", "pool"],
 //!                  "attached": ["i-…", "/dev/xvdf"], "backing": "/dev/loop0" } ],
 //!   "zones": [ { "id": "Z1", "name": "example.com" } ],
@@ -70,6 +71,17 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
         });
         if let (Some(ip), Some(i)) = (text(v, "public_ipv4"), world.instances.get_mut(&id)) {
             i.nics[0].public_ipv4s = vec![ip];
+        }
+        if let Some(i) = world.instances.get_mut(&id) {
+            // Further ones differ from the first in what tells interfaces apart.
+            for n in 1..number("interfaces").unwrap_or(1) {
+                let mut nic = i.nics[0].clone();
+                nic.mac = format!("06:00:00:00:00:{n:02x}");
+                (nic.device_number, nic.interface_id) = (n as u32, format!("{}{n}", nic.interface_id));
+                (nic.local_ipv4s, nic.public_ipv4s, nic.ipv6s) =
+                    (Vec::new(), vec![format!("198.51.100.{n}")], Vec::new());
+                i.nics.push(nic);
+            }
         }
     }
     for v in list(&seed, "volumes") {

@@ -223,6 +223,10 @@ impl World {
                 i.running_at_ms = None;
                 i.state = "running".into();
             }
+            if i.known_at_ms.is_some_and(|t| t <= now) {
+                i.known_at_ms = None;
+                i.unknown = false;
+            }
             i.cooling.retain(|(_, until)| *until > now);
         }
         let due: Vec<String> = self

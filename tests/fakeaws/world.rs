@@ -77,8 +77,6 @@ pub(crate) struct World {
     pub(crate) dir: PathBuf,
     pub(crate) start: Instant,
     pub(crate) next_id: u64,
-    /// Set when an instance was added that has no IMDS listener yet.
-    pub(crate) new_instances: Vec<String>,
 }
 
 impl World {
@@ -114,7 +112,6 @@ impl World {
             dir,
             start: Instant::now(),
             next_id: 1,
-            new_instances: Vec::new(),
         };
         world.add_key(STATIC_KEY.0, STATIC_KEY.1, None, None);
         world

@@ -158,6 +158,15 @@ impl Lab {
         self.start(config, how).wait(self)
     }
 
+    /// Runs the daemon with the user data that the instance has.
+    pub(crate) fn run_user_data(&self, how: How) -> Run {
+        let bytes = self.server.world().instances[&self.me].spec.user_data.clone();
+        let log = self.dir.join("log-user-data");
+        let mut command = self.command("", &How { user_data: true, ..how }, &log);
+        self.server.world().instances.get_mut(&self.me).unwrap().spec.user_data = bytes;
+        Running { child: command.spawn().unwrap(), log }.wait(self)
+    }
+
     /// Starts the daemon.
     pub(crate) fn start(&self, config: &str, how: How) -> Running {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -230,6 +239,7 @@ impl Running {
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
         crate::disks::harmless(&lab.server.calls());
+        no_secrets(lab, &log);
         Run { code, log, calls: lab.server.calls() }
     }
 
@@ -259,6 +269,16 @@ impl Running {
     pub(crate) fn signal(&self, signal: &str) {
         let done = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(done.success());
+    }
+}
+
+/// No key, session token, IMDS token or marked user data is in a log.
+pub(crate) fn no_secrets(lab: &Lab, log: &str) {
+    let w = lab.server.world();
+    let keys = w.keys.values().flat_map(|k| [Some(k.secret.clone()), k.token.clone()]).flatten();
+    let tokens = w.imds.values().flat_map(|i| i.tokens.keys().cloned());
+    for secret in keys.chain(tokens).chain([USER_DATA_MARK.to_owned()]) {
+        assert!(!log.contains(&secret), "the log has the secret {secret}\n{log}");
     }
 }
 
@@ -295,5 +315,7 @@ pub(crate) fn calls_text(calls: &[Call]) -> String {
     calls.iter().map(one).collect()
 }
 
+/// In user data it stands for a secret: no log may have it.
+pub(crate) const USER_DATA_MARK: &str = "hunter2-in-user-data";
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:fleet";
 pub(crate) const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/fleet";

@@ -4,15 +4,31 @@
 
 #[path = "../fakeaws/mod.rs"]
 mod fakeaws;
+mod kit;
 mod lab;
 
+mod cli;
+mod commands;
+mod configs;
+mod errors;
+mod events;
 mod happy;
 
 mod disks;
+mod interruption;
+mod layers;
+mod metadata;
+mod notifications;
+mod original;
+mod permissions;
 mod races;
+mod records;
 mod rollback;
+mod rollback_records;
 mod rollback_stop;
 mod rollback_unsure;
+mod signals;
+mod transport;
 mod volumes_attach;
 mod volumes_by_id;
 mod volumes_certain;

@@ -78,6 +78,18 @@ fn request(filters: &[Filter], token: &str) -> String {
 }
 
 fn parse(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
+    let Some((frame, items)) = std::str::from_utf8(body).ok().and_then(|text| xml::split(text, "volumeSet")) else {
+        return whole(body);
+    };
+    let (_, next) = whole(frame.as_bytes())?;
+    let mut volumes = Vec::with_capacity(items.len());
+    for item in items {
+        volumes.extend(volume::read(xml::parse(item.as_bytes())?.root_element()));
+    }
+    Ok((volumes, next))
+}
+
+fn whole(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
     let document = xml::parse(body)?;
     let root = document.root_element();
     if root.tag_name().name() != "DescribeVolumesResponse" {
@@ -139,6 +151,14 @@ mod tests {
         );
         let w = &volumes[1];
         assert!(w.multi_attach && w.operator_managed && w.state == VolumeState::Other && w.create_time.is_none());
+    }
+
+    #[test]
+    fn a_page_reads_the_same_whole_or_in_pieces() {
+        assert!(xml::split(PAGE, "volumeSet").is_some());
+        assert_eq!(parse(PAGE.as_bytes()), whole(PAGE.as_bytes()));
+        let commented = PAGE.replace("<volumeSet>", "<volumeSet><!-- c -->");
+        assert_eq!(parse(commented.as_bytes()), whole(PAGE.as_bytes()));
     }
 
     #[test]
