@@ -62,7 +62,7 @@ fn tags_that_cannot_be_taken_off_are_a_warning() {
     let all = lab.pool_of(1);
     lab.server.world().deny("EC2:DeleteTags");
     let run = lab.run(&config(&p("exit 1")), once());
-    run.ends(1, &[&format!("cannot take our tags off {}", all[0])]);
+    run.ends(1, &[&format!("cannot put the tags of {} back", all[0])]);
     lab.nothing_left(&run);
 }
 
