@@ -112,7 +112,10 @@ impl DomainRun {
         if attached {
             self.let_go(&v, &id, scope)?;
             self.restore_tags(&v, &id, scope);
-            self.detach(&v, &id, scope)?;
+            if let Some(holder) = self.detach(&v, &id, scope)? {
+                log::warn!("{id} is another's by now and left alone: {holder}");
+                return Ok(());
+            }
         }
         match v.origin {
             Origin::Created => self.delete(&id, !v.seen, scope),
@@ -208,7 +211,8 @@ impl DomainRun {
         }
     }
 
-    fn detach(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
+    /// Detaches it. What is given says who has it by now, if that is another instance.
+    fn detach(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Option<String>, String> {
         let facts = self.shared.facts();
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
@@ -229,7 +233,7 @@ impl DomainRun {
                 }
             }
             match self.describe(scope, id).map_err(|f| stays(&f))? {
-                None => return Ok(()),
+                None => return Ok(None),
                 Some(now)
                     if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) =>
                 {
@@ -237,9 +241,10 @@ impl DomainRun {
                 }
                 Some(now) => match standing(&now, me, &facts.zone) {
                     Standing::Here(_) | Standing::Changing(_) => {}
+                    Standing::Absent(why) if !now.attachments.is_empty() => return Ok(Some(why)),
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) => {
                         log::info!("{id} detached");
-                        return Ok(());
+                        return Ok(None);
                     }
                 },
             }
@@ -265,6 +270,14 @@ impl DomainRun {
                 Err(e) if e.class() == Class::Gone => return Ok(()),
                 // Just detached, or still being created.
                 Err(e) if matches!(e.class(), Class::Conflict | Class::Ambiguous | Class::TooEarly) => {
+                    let facts = self.shared.facts();
+                    let now = self.describe(scope, id).ok().flatten();
+                    if let Some(now) = now.filter(|v| !v.attachments.is_empty())
+                        && let Standing::Absent(why) = standing(&now, &facts.instance_id, &facts.zone)
+                    {
+                        log::warn!("{id} is another's by now and not deleted: {why}");
+                        return Ok(());
+                    }
                     scope.sleep(pause).map_err(|h| format!("{id}, which this run created, exists still: {e}: {h}"))?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }

@@ -26,6 +26,7 @@ mod records;
 mod rollback;
 mod rollback_records;
 mod rollback_stop;
+mod rollback_unsure;
 mod signals;
 mod transport;
 mod volumes_attach;

@@ -18,7 +18,7 @@ fn at(point: &str) -> (Lab, Running) {
         // It is done in the middle of the time that its lost answer takes.
         "claim" => {
             lab.fault(Fault::every("AttachVolume", FaultKind::ErrorAfter500));
-            lab.knobs(|k| k.action_latency_ms.extend([("EC2:AttachVolume".into(), 3000)]));
+            lab.knobs(|k| k.action_latency_ms.extend([("EC2:AttachVolume".into(), 2000)]));
         }
         "disk" => lab.knobs(|k| k.device_never = true),
         "creating" => lab.knobs(|k| k.creating_ms = 2500),

@@ -80,7 +80,7 @@ fn a_claim_that_is_never_answered_plainly_ends_with_the_timeout() {
         for directive in [xpc(), pc()] {
             let lab = lab();
             lab.fault(Fault::every("AttachVolume", kind.clone()));
-            let run = lab.run(&timed(60, &directive), once().rate(60));
+            let run = lab.run(&timed(60, &directive), once().rate(150));
             run.ends(1, &[&format!("cannot attach {}", id(1)), "the time for it is over"]);
             nothing_made(&lab, &run);
             // It looks before it sends again.
