@@ -130,9 +130,7 @@ pub(crate) fn first_look(
     };
     let pool = directive.pool_name.as_deref();
     let mut unrequested = None;
-    let mut ids: Vec<&Volume> = volumes.iter().filter(|v| in_pool(v, domain, pool)).collect();
-    ids.sort_by(|a, b| a.id.cmp(&b.id));
-    for v in ids {
+    for v in by_id(volumes.iter().filter(|v| in_pool(v, domain, pool))) {
         let Some(device) = here(v) else { continue };
         // Another directive names this very volume.
         if all.iter().any(|d| d.index != directive.index && d.volume_id.as_ref() == Some(&v.id)) {
@@ -191,11 +189,11 @@ pub(crate) struct Chooser<'a> {
 /// Orders the free volumes of the pool `pool` of `domain` for this instance.
 pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: PoolPref, by: Chooser<'_>) -> Candidates {
     // Multi-attach volumes give no lock, and managed ones refuse our calls.
-    let mut all: Vec<&Volume> = volumes
-        .iter()
-        .filter(|v| in_pool(v, domain, Some(pool)) && v.zone == by.zone && !v.multi_attach && !v.operator_managed)
-        .collect();
-    all.sort_by(|a, b| a.id.cmp(&b.id));
+    let all = by_id(
+        volumes
+            .iter()
+            .filter(|v| in_pool(v, domain, Some(pool)) && v.zone == by.zone && !v.multi_attach && !v.operator_managed),
+    );
     let mut out = Candidates { pool_size: all.len(), ..Candidates::default() };
     let mut free: Vec<&Volume> = Vec::new();
     for v in &all {
@@ -207,25 +205,30 @@ pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: Poo
             _ => {}
         }
     }
-    match pref {
-        PoolPref::Index => {
-            free.sort_by_key(|v| spread(by.me, &v.id));
-            let first = usize::try_from(by.launch_index).unwrap_or(0).checked_rem(all.len()).map(|i| &all[i].id);
-            // Instances of one launch have different indexes and do not meet; the others are spread by hash.
-            if let Some(i) = free.iter().position(|v| Some(&v.id) == first) {
-                let v = free.remove(i);
-                free.insert(0, v);
-            }
-        }
-        PoolPref::Random => free.sort_by_key(|v| spread(&by.seed.to_string(), &v.id)),
+    // Made once for each volume: hashes are not cheap, pools may be large.
+    let key = |v: &Volume| match pref {
+        PoolPref::Index => format!("{:016x}", spread(by.me, &v.id)),
+        PoolPref::Random => format!("{:016x}", spread(&by.seed.to_string(), &v.id)),
         // RFC 3339 in UTC sorts as text; a volume that was never used has none and sorts first.
-        PoolPref::LeastRecentlyUsed => free.sort_by_key(|v| v.tag(tags::TS_USED).unwrap_or("").to_owned()),
-        PoolPref::MostRecentlyUsed => {
-            free.sort_by_key(|v| std::cmp::Reverse(v.tag(tags::TS_USED).unwrap_or("").to_owned()));
+        PoolPref::LeastRecentlyUsed | PoolPref::MostRecentlyUsed => v.tag(tags::TS_USED).unwrap_or("").to_owned(),
+    };
+    let mut free: Vec<(String, &Volume)> = free.into_iter().map(|v| (key(v), v)).collect();
+    free.sort_by(|(a, _), (b, _)| if pref == PoolPref::MostRecentlyUsed { b.cmp(a) } else { a.cmp(b) });
+    if pref == PoolPref::Index {
+        let first = usize::try_from(by.launch_index).unwrap_or(0).checked_rem(all.len()).map(|i| &all[i].id);
+        // Instances of one launch have different indexes and do not meet; the others are spread by hash.
+        if let Some(i) = free.iter().position(|(_, v)| Some(&v.id) == first) {
+            free[..=i].rotate_right(1);
         }
     }
-    out.ids = free.into_iter().map(|v| v.id.clone()).collect();
+    out.ids = free.into_iter().map(|(_, v)| v.id.clone()).collect();
     out
+}
+
+fn by_id<'v>(volumes: impl Iterator<Item = &'v Volume>) -> Vec<&'v Volume> {
+    let mut all: Vec<&Volume> = volumes.collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    all
 }
 
 /// A created volume that its maker has not committed yet is not offered, unless it is this directive's own or so old

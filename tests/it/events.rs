@@ -21,13 +21,17 @@ fn a_failed_starting_command_ends_the_run_before_any_write() {
         on(&["starting"], &[sh("exit 9")]),
         to_topic(SHORT)
     );
-    let good = format!("good: {{ exec: [{}] }}", note_events());
+    let good = format!("good: {{ exec: [{}], notify: [{}] }}", note_events(), to_topic(SHORT));
     let run = lab.run(&config(&[&bad, &good]), once());
     run.ends(1, &["'starting' commands: /bin/sh ended with exit code 9", "failed: bad; not failed"]);
     let writes: Vec<_> = lab.server.writes().into_iter().filter(|c| c.action != "Publish").collect();
     assert!(writes.is_empty(), "{run}");
     assert_eq!(sorted(seen(&lab)), ["bad failed", "bad starting", "good failed", "good starting"], "{run}");
-    assert_eq!(bodies(&lab).len(), 1, "{run}");
+    // The one that did not fail is told why it does not start.
+    let told = bodies(&lab);
+    assert_eq!(told.len(), 2, "{run}");
+    let both = "good failed failed: bad; not failed, but not started because of it: good";
+    assert!(told.contains(&both.to_owned()), "{told:?}");
     assert!(!run.log.contains("ready"), "{run}");
 }
 

@@ -65,14 +65,17 @@ fn a_wrong_clock_is_corrected_before_anything_is_signed() {
 }
 
 #[test]
-fn a_metadata_service_whose_clock_is_wrong_too_is_put_right_by_aws() {
-    // The environment's keys, and a notice an hour away by AWS's clock: only AWS's answers tell the time.
-    let lab = Lab::new();
-    let text = all_services(&lab);
-    lab.server.world().knobs.clock_offset_s = 7200;
-    let run = lab.run(&text, once());
-    run.ends(0, &["ready: d started"]);
+fn aws_has_the_last_word_on_the_time() {
+    // The metadata service is another world's, two hours ahead of this machine and of AWS.
+    let (lab, other) = (Lab::new(), Lab::new());
+    other.server.world().knobs.clock_offset_s = 7200;
+    let text = one(&format!("notify: [{}, {}]", to_topic(SHORT), to_queue(SHORT)));
+    let how = keys(once()).env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &other.server.imds_url(&other.me));
+    let run = lab.run(&text, how);
+    run.ends(0, &["behind the metadata service's: corrected for", "behind AWS's: corrected for", "ready: d started"]);
     assert_eq!(bodies(&lab).len(), 2, "{run}");
+    let refused = lab.server.calls().iter().filter(|c| c.status != 200).count();
+    assert!((1..=2).contains(&refused), "{run}");
 }
 
 #[test]
