@@ -104,7 +104,7 @@ with open(seed_file, "w") as f:
     json.dump(SEED, f)
 os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
 os.environ["no_proxy"] = "*"
-server = subprocess.Popen([sys.argv[1], "--dir", DIR, "--seed", seed_file], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+server = subprocess.Popen([sys.argv[1] if len(sys.argv) > 1 else os.environ["FAKEAWS"], "--dir", DIR, "--seed", seed_file], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 @atexit.register
