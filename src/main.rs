@@ -43,7 +43,13 @@ use daemon::Outcome;
 
 /// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: failed, roll-back incomplete.
 fn main() -> ExitCode {
-    let outcome = match cli::parse(std::env::args_os().skip(1)) {
+    let mut args = std::env::args_os();
+    if args.next().is_some_and(|name| name == exec::READER) {
+        log::init(false);
+        exec::read_on(args);
+        return ExitCode::SUCCESS;
+    }
+    let outcome = match cli::parse(args) {
         Ok(Command::Help) => print(cli::USAGE),
         Ok(Command::Version) => print(&cli::version()),
         Ok(Command::Check(args)) => {

@@ -75,7 +75,9 @@ pub(crate) fn run(args: Args) -> Outcome {
                     return Outcome::Failed;
                 }
             };
-            daemon.story()
+            let outcome = daemon.story();
+            daemon.context.shared.runner.hand_over();
+            outcome
         }
         Ok(setup::Ready::Nothing) => Outcome::Done,
         // There was nothing to undo and nobody to tell yet.

@@ -20,6 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub(crate) use drain::{READER, read_on};
 pub(crate) use error::ExecError;
 
 use crate::config::{ExecBlock, ExecLine};
@@ -123,6 +124,11 @@ impl Runner {
     pub(crate) fn end_group(&self, owner: &str, scope: &Scope) -> bool {
         self.reap();
         self.groups.end(owner, scope, GRACE)
+    }
+
+    /// The process ends: programs that commands left behind keep somebody who reads their output.
+    pub(crate) fn hand_over(&self) {
+        self.drain.hand_over();
     }
 
     fn unreaped(&self) -> MutexGuard<'_, Vec<Child>> {

@@ -38,6 +38,11 @@ impl Lines {
         }
     }
 
+    /// The domain and the command's name.
+    pub(super) fn of(&self) -> (&str, &str) {
+        (&self.domain, &self.name)
+    }
+
     /// Takes bytes in.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         // A carriage return ends a line too: progress bars are lines of their own.

@@ -203,3 +203,20 @@ fn without_exec_no_command_runs() {
     lab.run(&exec(&[note_events()]), once().arg("--enable-exec=false")).ends(0, &["ready: d started"]);
     assert!(seen(&lab).is_empty());
 }
+
+#[test]
+fn a_background_program_outlives_the_daemon_and_its_output_is_read_on() {
+    let lab = Lab::new();
+    // It writes when the daemon has ended; without a reader the first line would kill it.
+    let script = "(while ! test -e $LAB/over; do sleep 0.01; done; echo late; sleep 0.05; echo later; touch $LAB/alive) & exit 0";
+    let config = format!(
+        r#"{{ domains: {{ d: {{ exec: [{{ on: ["started"], lines: [{{ argv: ["/bin/sh", "-c", "{script}"] }}] }}] }} }} }}"#
+    );
+    let running = lab.start(&config, once());
+    let log = running.log_file();
+    let run = running.wait(&lab);
+    run.ends(0, &["goes on in the background; its output is read on"]);
+    lab.file("over", "");
+    lab.until("the program to survive its output", || lab.dir.join("alive").exists());
+    lab.until("its output in the log", || std::fs::read_to_string(&log).unwrap().contains("[d] sh: later"));
+}

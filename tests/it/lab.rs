@@ -243,6 +243,11 @@ impl Running {
         Run { code, log, calls: lab.server.calls() }
     }
 
+    /// Where its log is.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         let mut text = Vec::new();
