@@ -49,7 +49,9 @@ have_zig() {
 lld_flags() {
 	host=$(rustc -vV | sed -n 's/^host: //p')
 	[ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld" ] || return 1
-	echo "-C linker=rust-lld -C link-arg=--icf=all -C link-arg=-O2 -C link-arg=-zpack-relative-relocs -C force-frame-pointers=yes"
+	# Paths of this machine do not belong into the binary.
+	names="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates --remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src=rust --remap-path-prefix=$PWD=."
+	echo "$names -C linker=rust-lld -C link-arg=--icf=all -C link-arg=-O2 -C link-arg=-zpack-relative-relocs -C force-frame-pointers=yes"
 }
 
 # Building the library is not stable, hence RUSTC_BOOTSTRAP where it is done.
@@ -137,9 +139,17 @@ in_empty_root() {
 	case $said in *"$version"*) say "runs in an empty root: $said" ;; *) die "in an empty root it said '$said', not version $version" ;; esac
 }
 
+# A way that builds the library from source comes first: only such a binary is small enough.
+ways="rustup debian"
+[ "$way" = any ] || ways=$way
+[ "$ways" != "rustup debian" ] || have_source || ways="debian rustup"
 built=no
-case $way in any | rustup) by_rustup && built=yes ;; esac
-[ $built = no ] && case $way in any | debian) by_debian && built=yes ;; esac
+for way in $ways; do
+	if "by_$way"; then
+		built=yes
+		break
+	fi
+done
 [ $built = yes ] || die "no way to build for $triple worked; each said why above"
 
 what=$(file -b "$out")
