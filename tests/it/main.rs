@@ -10,6 +10,7 @@ mod lab;
 mod cli;
 mod commands;
 mod configs;
+mod crowds;
 mod errors;
 mod events;
 mod happy;
