@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::Error;
@@ -16,9 +17,24 @@ use ureq::unversioned::transport::NextTimeout;
 const VPC_RESOLVERS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253))];
 
+/// How long an address is good. ureq asks before it looks for a kept connection: without a memory, each request would
+/// wait for a name server, in a thread made for it. AWS's own records live for 5 to 60 s.
+const MEMORY: Duration = Duration::from_secs(10);
+/// Hosts that are remembered; there are five services.
+const MEMORIES: usize = 16;
+
 #[derive(Debug, Default)]
 pub(super) struct AwsResolver {
     system: DefaultResolver,
+    known: Mutex<Vec<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    host: String,
+    port: u16,
+    at: Instant,
+    addresses: ResolvedSocketAddrs,
 }
 
 impl Resolver for AwsResolver {
@@ -29,6 +45,34 @@ impl Resolver for AwsResolver {
             // Without the thread that the system's resolver costs.
             return Ok(self.of(&[ip], port));
         }
+        if let Some(addresses) = self.remembered(host, port) {
+            return Ok(addresses);
+        }
+        let addresses = self.ask(uri, host, port, config, timeout)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|k| k.at.elapsed() < MEMORY && (k.host != host || k.port != port));
+        if known.len() < MEMORIES {
+            known.push(Known { host: host.to_owned(), port, at: Instant::now(), addresses: addresses.clone() });
+        }
+        Ok(addresses)
+    }
+}
+
+impl AwsResolver {
+    fn remembered(&self, host: &str, port: u16) -> Option<ResolvedSocketAddrs> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|k| k.host == host && k.port == port && k.at.elapsed() < MEMORY)?;
+        Some(found.addresses.clone())
+    }
+
+    fn ask(
+        &self,
+        uri: &Uri,
+        host: &str,
+        port: u16,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
         if host == "localhost" || has_nameserver() {
             return self.system.resolve(uri, config, timeout);
         }
@@ -36,9 +80,7 @@ impl Resolver for AwsResolver {
         let found = lookup(host, &VPC_RESOLVERS.map(|ip| SocketAddr::new(ip, 53)), budget).map_err(Error::Io)?;
         if found.is_empty() { Err(Error::HostNotFound) } else { Ok(self.of(&found, port)) }
     }
-}
 
-impl AwsResolver {
     fn of(&self, ips: &[IpAddr], port: u16) -> ResolvedSocketAddrs {
         let mut out = self.empty();
         for ip in ips.iter().take(8) {
@@ -177,6 +219,22 @@ mod tests {
         });
         let found = lookup("ec2.eu-west-1.amazonaws.com", &[at], Duration::from_secs(5)).unwrap();
         assert_eq!(found, [IpAddr::from([192, 0, 2, 7])]);
+    }
+
+    #[test]
+    fn an_address_is_remembered_for_a_while() {
+        let resolver = AwsResolver::default();
+        let addresses = resolver.of(&[IpAddr::from([192, 0, 2, 7])], 443);
+        let put = |age: Duration| {
+            let at = Instant::now().checked_sub(age).unwrap();
+            *resolver.known.lock().unwrap() =
+                vec![Known { host: "a".into(), port: 443, at, addresses: addresses.clone() }];
+        };
+        put(Duration::ZERO);
+        assert_eq!(resolver.remembered("a", 443).map(|a| a.len()), Some(1));
+        assert!(resolver.remembered("a", 80).is_none() && resolver.remembered("b", 443).is_none());
+        put(MEMORY);
+        assert!(resolver.remembered("a", 443).is_none());
     }
 
     #[test]
