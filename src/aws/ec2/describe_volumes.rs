@@ -44,6 +44,9 @@ pub(crate) fn escape_filter(text: &str) -> String {
     out
 }
 
+/// Volumes that are read as one tree.
+const TREE: usize = 25;
+
 impl Aws {
     /// All volumes that fit all filters.
     pub(crate) fn describe_volumes(&self, scope: &Scope, filters: &[Filter]) -> Result<Vec<Volume>, ApiError> {
@@ -83,8 +86,10 @@ fn parse(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
     };
     let (_, next) = whole(frame.as_bytes())?;
     let mut volumes = Vec::with_capacity(items.len());
-    for item in items {
-        volumes.extend(volume::read(xml::parse(item.as_bytes())?.root_element()));
+    // Some at a time: a tree for each costs time, one of all costs memory.
+    for some in items.chunks(TREE) {
+        let text = format!("<some>{}</some>", some.concat());
+        volumes.extend(xml::parse(text.as_bytes())?.root_element().children().filter_map(volume::read));
     }
     Ok((volumes, next))
 }
