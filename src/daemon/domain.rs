@@ -93,18 +93,19 @@ impl Domain {
         }
     }
 
-    /// Runs the commands for `event`; `default` is the timeout of those without one. If they fail, the domain has.
-    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) {
+    /// Runs the commands for `event`; `default` is the timeout of those without one. `false`: they failed, and with
+    /// them the domain.
+    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
         if !self.context.exec {
-            return;
+            return true;
         }
         let (values, exec) = (self.values(event), &self.config.exec);
         let end = self.context.shared.runner.run_blocks(&self.config.name, exec, Some(event), &values, scope, default);
-        if let Err(e) = end {
-            let text = format!("'{}' commands: {e}", event.name());
-            log::error!("{text}");
-            self.fail(text);
-        }
+        let Err(e) = end else { return true };
+        let text = format!("'{}' commands: {e}", event.name());
+        log::error!("{text}");
+        self.fail(text);
+        false
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.
