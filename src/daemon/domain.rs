@@ -81,15 +81,12 @@ impl Domain {
     /// The macro values for `event`.
     pub(crate) fn values(&self, event: Event) -> Values {
         let notice: Option<Notice> = lock(&self.context.notice).clone();
-        let values = self.run.values();
-        let name = |r: &config::RecordDirective| r.name.expand(&values).trim_end_matches('.').to_owned();
         Values {
-            static_dns_rr: self.config.records.iter().map(name).collect(),
             daemon_state: Some(event),
             error: lock(&self.errors).clone(),
             interrupt_time: notice.as_ref().map(|n| n.time_text.clone()),
             interrupt_action: notice.map(|n| n.action),
-            ..values
+            ..self.run.values()
         }
     }
 

@@ -1,6 +1,6 @@
 //! `exec`: the commands themselves.
 
-use crate::kit::{note_events, on, one, quoted, seen, sh};
+use crate::kit::{note_events, on, one, quoted, record, seen, sh};
 use crate::lab::{Lab, once};
 
 fn exec(blocks: &[String]) -> String {
@@ -202,4 +202,16 @@ fn without_exec_no_command_runs() {
     let lab = Lab::new();
     lab.run(&exec(&[note_events()]), once().arg("--enable-exec=false")).ends(0, &["ready: d started"]);
     assert!(seen(&lab).is_empty());
+}
+
+#[test]
+fn the_commands_of_a_volume_know_the_names_of_the_domain() {
+    let lab = Lab::new();
+    lab.pool_volume("d", "p");
+    let exec = on(&[], &[sh("echo {static_dns_rr} {domain} > $LAB/seen")]);
+    let volume = format!(r#"{{ source: "p", device: "/dev/xvdf", "pool-name": "p", exec: [{exec}] }}"#);
+    let records = record("A-{instance_index}.example.com.", "");
+    let run = lab.run(&one(&format!(r#""attach-volume": [{volume}], "update-route53": [{records}]"#)), once());
+    run.ends(0, &[]);
+    assert_eq!(seen(&lab), ["A-0.example.com d"], "{run}");
 }
