@@ -39,8 +39,13 @@ pub(crate) struct Clock {
     wall_at_start: OffsetDateTime,
     /// By how much the wall clock is wrong on purpose.
     offset: time::Duration,
-    skew_ms: AtomicI64,
+    /// How far AWS's clock is ahead of the wall clock at the start (and what has passed since), or [`UNKNOWN`]. Not of
+    /// the wall clock as it is: a time daemon may set that right at any moment, and then the correction must go.
+    ahead_ms: AtomicI64,
 }
+
+/// Nothing is known against the wall clock.
+const UNKNOWN: i64 = i64::MIN;
 
 impl Clock {
     /// The clock of this process; `spec` is the value of `EC2FLEETD_CLOCK`.
@@ -59,7 +64,7 @@ impl Clock {
         let wall_at_start = OffsetDateTime::now_utc()
             .checked_add(offset)
             .ok_or("EC2FLEETD_CLOCK: the offset leads beyond the years 0 to 9999")?;
-        Ok(Clock { rate, start: boottime(), wall_at_start, offset, skew_ms: AtomicI64::new(0) })
+        Ok(Clock { rate, start: boottime(), wall_at_start, offset, ahead_ms: AtomicI64::new(UNKNOWN) })
     }
 
     fn elapsed(&self) -> Duration {
@@ -78,30 +83,39 @@ impl Clock {
 
     /// What the machine believes the time is.
     pub(crate) fn system(&self) -> OffsetDateTime {
-        if self.rate == 1.0 {
-            // A step of the wall clock (NTP) is followed.
-            let drift = OffsetDateTime::now_utc() - (self.wall_at_start - self.offset);
-            let drift = drift - self.elapsed();
-            if drift.abs() < time::Duration::days(1) {
-                return self.wall_at_start + self.elapsed() + drift;
-            }
+        self.wall_at_start + self.elapsed() + self.stepped()
+    }
+
+    /// How far the wall clock was set forward since the start (by NTP). Further than a day it is not followed.
+    fn stepped(&self) -> time::Duration {
+        if self.rate != 1.0 {
+            return time::Duration::ZERO;
         }
-        self.wall_at_start + self.elapsed()
+        let step = OffsetDateTime::now_utc() - (self.wall_at_start - self.offset) - self.elapsed();
+        if step.abs() < time::Duration::days(1) { step } else { time::Duration::ZERO }
     }
 
     /// The time by AWS's clock, as far as it is known: for signatures and notices.
     pub(crate) fn corrected(&self) -> OffsetDateTime {
-        self.system() + time::Duration::milliseconds(self.skew_ms.load(Ordering::Relaxed))
+        self.system() + time::Duration::milliseconds(self.skew_ms())
     }
 
-    /// How far AWS's clock is ahead of the system's, in milliseconds.
+    /// How far AWS's clock is ahead of the system's, in milliseconds; 0 if that is not known.
     pub(crate) fn skew_ms(&self) -> i64 {
-        self.skew_ms.load(Ordering::Relaxed)
+        match self.ahead_ms.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            ahead => ahead - self.stepped_ms(),
+        }
     }
 
-    /// Records how far AWS's clock is ahead of the system's.
+    /// Records how far AWS's clock is ahead of the system's; 0: nothing is known any more.
     pub(crate) fn set_skew_ms(&self, ms: i64) {
-        self.skew_ms.store(ms, Ordering::Relaxed);
+        self.ahead_ms.store(if ms == 0 { UNKNOWN } else { ms + self.stepped_ms() }, Ordering::Relaxed);
+    }
+
+    fn stepped_ms(&self) -> i64 {
+        // Less than a day.
+        i64::try_from(self.stepped().whole_milliseconds()).unwrap_or(0)
     }
 }
 
@@ -127,6 +141,21 @@ mod tests {
             assert!((wrong - time::Duration::hours(hours)).abs() < time::Duration::minutes(1), "{spec}: {wrong}");
         }
         assert!(Clock::new(Some("rate=0")).is_err() && Clock::new(Some("x")).is_err());
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_does_not_spoil_the_correction() {
+        let mut c = Clock::new(Some("offset=-7200")).unwrap();
+        c.set_skew_ms(7_200_000);
+        // What a time daemon does that sets a clock right which was two hours behind.
+        c.offset += time::Duration::hours(2);
+        let wrong = |c: &Clock, t: OffsetDateTime| {
+            assert!((t - OffsetDateTime::now_utc()).abs() < time::Duration::minutes(1), "{t}, skew {}", c.skew_ms());
+        };
+        wrong(&c, c.system());
+        wrong(&c, c.corrected());
+        c.set_skew_ms(0);
+        wrong(&c, c.corrected());
     }
 
     #[test]

@@ -163,11 +163,12 @@ impl DomainRun {
                         }
                     }
                 }
-                Class::Gone | Class::OtherZone => {
+                Class::Gone | Class::OtherZone if !self.made_it(d) => {
                     self.refused(d, unsure);
                     return Ok(Attempt::Lost(format!("it is not to be had here: {error}")));
                 }
-                Class::Conflict | Class::Ambiguous => {
+                // What we made a moment ago may not be known everywhere yet.
+                Class::Gone | Class::Conflict | Class::Ambiguous => {
                     unsure |= error.class() == Class::Ambiguous;
                     let looked = self.look(d, v, device, unsure, scope);
                     if let Some(end) =
@@ -194,6 +195,13 @@ impl DomainRun {
         }
     }
 
+    /// Whether this instance made the directive's volume. Then nobody else is after it: it is not given up easily.
+    fn made_it(&self, d: &VolumeDirective) -> bool {
+        let mut made = false;
+        self.with_volume(&d.path, |h| made = h.origin != Origin::Claimed);
+        made
+    }
+
     /// Whose the volume is, after an answer that was not plain. `None`: it looks free, which may be an old picture.
     fn look(
         &self,
@@ -204,9 +212,14 @@ impl DomainRun {
         scope: &Scope,
     ) -> Result<Option<Attempt>, Failure> {
         let facts = self.shared.facts();
+        let made_it = self.made_it(d);
         let mut pause = Duration::from_millis(500);
         loop {
             let Some(now) = self.describe(scope, &v.id)? else {
+                if made_it {
+                    let why = "does not exist any more (if it is encrypted: may this instance's role use its KMS key?)";
+                    return Err(Failure::new(format!("{} {why}", v.id)));
+                }
                 self.refused(d, false);
                 return Ok(Some(Attempt::Lost("it does not exist any more".to_owned())));
             };
@@ -226,7 +239,7 @@ impl DomainRun {
                 Standing::Free => return Ok(None),
                 Standing::Broken(why) => return Err(Failure::new(format!("cannot attach {}: {why}", v.id))),
                 // A rival of ours has it, most likely; and it is his as long as we cannot have been it.
-                Standing::Changing(why) if !unsure => {
+                Standing::Changing(why) if !unsure && !made_it => {
                     self.refused(d, false);
                     return Ok(Some(Attempt::Lost(why)));
                 }

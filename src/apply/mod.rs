@@ -27,7 +27,7 @@ use time::UtcOffset;
 
 use crate::aws::{ApiError, Aws, Class};
 use crate::clock::{Clock, Tick};
-use crate::config::Domain;
+use crate::config::{Domain, RecordDirective};
 use crate::exec::Runner;
 use crate::imds::Imds;
 use crate::macros::Values;
@@ -160,6 +160,13 @@ impl DomainRun {
 
     /// The macro values of this domain, without those of a volume.
     pub(crate) fn values(&self) -> Values {
+        let values = self.values_for_names();
+        let name = |r: &RecordDirective| r.name.expand(&values).trim_end_matches('.').to_owned();
+        Values { static_dns_rr: self.config.records.iter().map(name).collect(), ..values }
+    }
+
+    /// The same without the names of records: for these names themselves.
+    pub(crate) fn values_for_names(&self) -> Values {
         Values {
             domain: self.config.name.clone(),
             facts: self.shared.facts(),

@@ -26,13 +26,13 @@ const STALE: std::time::Duration = std::time::Duration::from_secs(5);
 impl DomainRun {
     /// The records that this domain wants: zone and name.
     pub(crate) fn record_names(&self) -> Vec<(String, String)> {
-        let values = self.values();
+        let values = self.values_for_names();
         self.config.records.iter().map(|d| (d.hosted_zone.clone(), normalise(&d.name.expand(&values)))).collect()
     }
 
     /// Reads the record sets at the directive's name.
     pub(crate) fn read_record(&self, d: &RecordDirective, scope: &Scope) -> Result<Read, Failure> {
-        let name = normalise(&d.name.expand(&self.values()));
+        let name = normalise(&d.name.expand(&self.values_for_names()));
         let sets =
             self.shared.aws.list_record_sets(scope, &d.hosted_zone, &name).map_err(|e| {
                 Failure::api(&format!("list the records at {name} in hosted zone {}", d.hosted_zone), &e)

@@ -312,12 +312,12 @@ impl Client {
     }
 }
 
-/// For an end of which nobody knows what it did.
+/// For an end of which nobody knows what it did: it is sent `again`, where the call may be repeated.
 fn uncertain(call: &Call<'_>, e: ApiError, again: bool) -> Tried {
-    match (call.repeat, again) {
-        (Repeat::Once, _) => Tried::End(ApiError { class: Class::Ambiguous, ..e }),
-        (Repeat::Safe, true) => Tried::Later(e, None),
-        (Repeat::Safe, false) => Tried::End(ApiError { class: Class::Fatal, ..e }),
+    match call.repeat {
+        Repeat::Safe if again => Tried::Later(e, None),
+        // Also of what may be repeated: a CreateVolume whose answers cannot be read has made a volume.
+        Repeat::Safe | Repeat::Once => Tried::End(ApiError { class: Class::Ambiguous, ..e }),
     }
 }
 

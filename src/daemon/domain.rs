@@ -81,30 +81,28 @@ impl Domain {
     /// The macro values for `event`.
     pub(crate) fn values(&self, event: Event) -> Values {
         let notice: Option<Notice> = lock(&self.context.notice).clone();
-        let values = self.run.values();
-        let name = |r: &config::RecordDirective| r.name.expand(&values).trim_end_matches('.').to_owned();
         Values {
-            static_dns_rr: self.config.records.iter().map(name).collect(),
             daemon_state: Some(event),
             error: lock(&self.errors).clone(),
             interrupt_time: notice.as_ref().map(|n| n.time_text.clone()),
             interrupt_action: notice.map(|n| n.action),
-            ..values
+            ..self.run.values()
         }
     }
 
-    /// Runs the commands for `event`; `default` is the timeout of those without one. If they fail, the domain has.
-    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) {
+    /// Runs the commands for `event`; `default` is the timeout of those without one. `false`: they failed, and with
+    /// them the domain.
+    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
         if !self.context.exec {
-            return;
+            return true;
         }
         let (values, exec) = (self.values(event), &self.config.exec);
         let end = self.context.shared.runner.run_blocks(&self.config.name, exec, Some(event), &values, scope, default);
-        if let Err(e) = end {
-            let text = format!("'{}' commands: {e}", event.name());
-            log::error!("{text}");
-            self.fail(text);
-        }
+        let Err(e) = end else { return true };
+        let text = format!("'{}' commands: {e}", event.name());
+        log::error!("{text}");
+        self.fail(text);
+        false
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

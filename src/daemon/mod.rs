@@ -224,12 +224,16 @@ impl Daemon {
         Ok(background)
     }
 
-    /// Runs the commands of `event`; a domain whose commands fail has failed.
-    fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) {
+    /// Runs the commands of `event`; a domain whose commands fail has failed. Says of each domain whether they went well.
+    fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
         let ends = each(domains, |d| d.run_commands(event, scope, default));
-        for (d, _) in domains.iter().zip(ends).filter(|(_, end)| end.is_none()) {
-            d.fail(format!("'{}' commands: a thread panicked", event.name()));
-        }
+        let end = |(d, end): (&&Arc<Domain>, Option<bool>)| {
+            end.unwrap_or_else(|| {
+                d.fail(format!("'{}' commands: a thread panicked", event.name()));
+                false
+            })
+        };
+        domains.iter().zip(ends).map(end).collect()
     }
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
@@ -302,7 +306,9 @@ impl Daemon {
         let scope = self.way_out(domains, Event::Failed);
         for d in domains.iter().map(|d| Arc::clone(d)) {
             let scope = scope.clone();
-            let work = move || in_domain(d.name(), || d.run_commands(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
+            let work = move || {
+                in_domain(d.name(), || d.run_commands(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
+            };
             background.extend(parallel::background("failed", Box::new(work)));
         }
         background
@@ -354,9 +360,8 @@ impl Daemon {
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));
         let scope = Scope::new(clock, budget, None);
         let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(Event::Interrupted, &scope)).collect();
-        let before: Vec<bool> = all.iter().map(|d| d.has_failed()).collect();
-        self.commands(all, Event::Interrupted, &scope, None);
-        for (d, _) in all.iter().zip(before).filter(|(d, before)| d.has_failed() && !before) {
+        let ends = self.commands(all, Event::Interrupted, &scope, None);
+        for (d, _) in all.iter().zip(ends).filter(|(_, well)| !well) {
             background.extend(d.send_messages(Event::Interrupted, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
         }
         join(background);

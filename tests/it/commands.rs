@@ -1,6 +1,6 @@
 //! `exec`: the commands themselves.
 
-use crate::kit::{note_events, on, one, quoted, seen, sh};
+use crate::kit::{note_events, on, one, quoted, record, seen, sh};
 use crate::lab::{Lab, once};
 
 fn exec(blocks: &[String]) -> String {
@@ -219,4 +219,16 @@ fn a_background_program_outlives_the_daemon_and_its_output_is_read_on() {
     lab.file("over", "");
     lab.until("the program to survive its output", || lab.dir.join("alive").exists());
     lab.until("its output in the log", || std::fs::read_to_string(&log).unwrap().contains("[d] sh: later"));
+}
+
+#[test]
+fn the_commands_of_a_volume_know_the_names_of_the_domain() {
+    let lab = Lab::new();
+    lab.pool_volume("d", "p");
+    let exec = on(&[], &[sh("echo {static_dns_rr} {domain} > $LAB/seen")]);
+    let volume = format!(r#"{{ source: "p", device: "/dev/xvdf", "pool-name": "p", exec: [{exec}] }}"#);
+    let records = record("A-{instance_index}.example.com.", "");
+    let run = lab.run(&one(&format!(r#""attach-volume": [{volume}], "update-route53": [{records}]"#)), once());
+    run.ends(0, &[]);
+    assert_eq!(seen(&lab), ["A-0.example.com d"], "{run}");
 }

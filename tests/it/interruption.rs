@@ -235,3 +235,18 @@ fn what_is_still_to_be_said_and_tagged_does_not_hold_up_the_way_out() {
     assert!(way_out < place("cannot take off the transaction tag"), "{run}");
     assert!(way_out < place("cannot tell arn:aws:sns:eu-west-1:123456789012:fleet 'started'"), "{run}");
 }
+
+#[test]
+fn a_domain_that_failed_before_is_told_of_its_interrupted_commands_too() {
+    let lab = Lab::new();
+    let exec = [on(&["started"], &[sh("exit 7")]), on(&["interrupted"], &[sh("exit 8")])].join(", ");
+    let notify = to_topic(&format!("{SHORT}, matrix: {{ failed: {{ enabled: false }} }}"));
+    let running = lab.start(&polling(&format!("critical: false, exec: [{exec}], notify: [{notify}]")), How::default());
+    running.says(&lab, "watching for interruptions");
+    lab.server.world().notice(&lab.me, "terminate", 120);
+    let run = running.wait(&lab);
+    run.ends(0, &["exit code 8"]);
+    let told = bodies(&lab);
+    assert_eq!(told.len(), 2, "{told:?} {run}");
+    assert!(!told[0].contains("exit code 8") && told[1].contains("exit code 8"), "{told:?}");
+}

@@ -2,6 +2,7 @@
 
 use crate::disks::{HOLD, NOTE, config, directive, id, timed};
 use crate::fakeaws::{Fault, FaultKind};
+use crate::kit::{one, record, zone};
 use crate::lab::{How, Lab, once};
 
 fn p(script: &str) -> String {
@@ -145,4 +146,20 @@ fn a_created_volume_that_another_instance_takes_before_the_deletion_is_not_waite
     let run = run.wait(&lab);
     run.ends(1, &[&format!("{made} is another's by now and not deleted: it is held by {other}")]);
     assert_eq!(lab.attached(&other).len(), 1, "{run}");
+}
+
+#[test]
+fn writes_whose_answers_cannot_be_read_are_rolled_back_too() {
+    let create = r#""pool-name": "q", create: { Size: 1 }"#;
+    let volume = config(&directive("c", "/dev/xvdf", create, NOTE));
+    let records = one(&format!("\"update-route53\": [{}]", record("a.example.com", "")));
+    for (action, config) in [("CreateVolume", volume), ("ChangeResourceRecordSets", records)] {
+        let lab = Lab::new();
+        // They are carried out, and a proxy cuts all their answers short.
+        lab.fault(Fault::first(action, 5, FaultKind::Truncated));
+        let run = lab.run(&config, once());
+        run.ends(1, &["the answer is not XML"]);
+        lab.nothing_left(&run);
+        assert!(zone(&lab, "Z1").iter().all(|r| !r.starts_with("a.")), "{run}");
+    }
 }

@@ -343,3 +343,20 @@ fn a_volume_in_error_of_an_earlier_run_is_deleted_and_another_one_made() {
     lab.until("the deletion", || lab.state(&dead) == "gone");
     assert_eq!(lab.attached(&lab.me).len(), 1, "{run}");
 }
+
+#[test]
+fn a_new_volume_that_attach_does_not_know_yet_is_tried_again() {
+    let lab = Lab::new();
+    let late = FaultKind::Custom {
+        status: 400,
+        code: "InvalidVolume.NotFound".into(),
+        message: "The volume does not exist.".into(),
+    };
+    lab.fault(Fault::first("AttachVolume", 2, late));
+    let c = directive("c", "/dev/xvdf", r#""pool-name": "q", create: { Size: 1 }"#, NOTE);
+    let run = lab.run(&config(&c), once());
+    run.ends(0, &["created vol-"]);
+    let made = lab.created();
+    assert_eq!(made.len(), 1, "{run}");
+    lab.has(&[(&made[0], "/dev/xvdf")], &run);
+}
