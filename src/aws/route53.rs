@@ -14,6 +14,8 @@ const LIST: &str = "ListResourceRecordSets";
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
 /// More sets than a name can have; 100 routed ones for each type.
 const MAX_PAGES: usize = 50;
+/// Deeper elements than the schema has: three.
+const MAX_DEPTH: usize = 16;
 
 /// The elements of a ResourceRecordSet in the order of the schema: another order is refused.
 const SCHEMA: [&str; 15] = [
@@ -268,7 +270,7 @@ fn record_set(node: roxmltree::Node<'_, '_>) -> Result<RecordSet, String> {
                 let value = |r| xml::child(r, "Value").map(xml::whole_text).unwrap_or_default();
                 set.values = xml::children(e, "ResourceRecord").map(value).collect();
             }
-            _ => set.other.push(element(e)),
+            _ => set.other.push(element(e, 1)?),
         }
     }
     if set.name.is_empty() || set.kind.is_empty() {
@@ -277,10 +279,15 @@ fn record_set(node: roxmltree::Node<'_, '_>) -> Result<RecordSet, String> {
     Ok(set)
 }
 
-fn element(node: roxmltree::Node<'_, '_>) -> Element {
-    let children: Vec<Element> = node.children().filter(roxmltree::Node::is_element).map(element).collect();
+fn element(node: roxmltree::Node<'_, '_>, depth: usize) -> Result<Element, String> {
+    // Each level is a call here, and again when it is written and dropped.
+    if depth > MAX_DEPTH {
+        return Err(format!("a record set is nested more than {MAX_DEPTH} deep"));
+    }
+    let children = node.children().filter(roxmltree::Node::is_element);
+    let children: Vec<Element> = children.map(|c| element(c, depth + 1)).collect::<Result<_, _>>()?;
     let text = if children.is_empty() { xml::whole_text(node) } else { String::new() };
-    Element { name: node.tag_name().name().to_owned(), text, children }
+    Ok(Element { name: node.tag_name().name().to_owned(), text, children })
 }
 
 fn change(zone: &str, changes: &[Change]) -> Call<'static> {
@@ -373,7 +380,7 @@ mod tests {
         assert_eq!(r.path, "/2013-04-01/hostedzone/Z1/rrset?identifier=i%201&name=%2A.e.com.&type=A");
     }
 
-    const LIST: &str = r#"<?xml version="1.0"?><ListResourceRecordSetsResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/">
+    pub(super) const LIST: &str = r#"<?xml version="1.0"?><ListResourceRecordSetsResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/">
       <ResourceRecordSets><ResourceRecordSet><Name>a.e.com.</Name><Type>A</Type><SetIdentifier>w</SetIdentifier>
       <Weight>5</Weight><AliasTarget><HostedZoneId>Z2</HostedZoneId><DNSName>lb.e.com.</DNSName>
       <EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget></ResourceRecordSet>
@@ -403,6 +410,16 @@ mod tests {
             ),
             "{body}"
         );
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused() {
+        let nested = |n: usize| format!("<x>{}{}</x>", "<y>".repeat(n), "</y>".repeat(n));
+        let of = |n| parse_list(LIST.replace("<HealthCheckId>h</HealthCheckId>", &nested(n)).as_bytes());
+        assert!(of(MAX_DEPTH - 1).is_ok());
+        for depth in [MAX_DEPTH, 200_000] {
+            assert_eq!(of(depth).unwrap_err(), "a record set is nested more than 16 deep");
+        }
     }
 
     #[test]

@@ -5,11 +5,51 @@ use roxmltree::{Document, Node, ParsingOptions};
 /// More elements than any page of ours has: 500 volumes with 50 tags and 16 attachments each stay below it.
 const MAX_NODES: u32 = 500_000;
 
+/// More attributes than an element of AWS's has: one or two.
+const MAX_ATTRIBUTES: usize = 32;
+/// More namespaces than a page declares.
+const MAX_NAMESPACES: usize = 64;
+
 /// The document in a body, or why it is none.
 pub(crate) fn parse(body: &[u8]) -> Result<Document<'_>, String> {
     let text = std::str::from_utf8(body).map_err(|_| "the answer is not UTF-8".to_owned())?;
+    if is_excessive(text) {
+        return Err("the answer is not XML of AWS's: too many attributes".to_owned());
+    }
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
     Document::parse_with_options(text, options).map_err(|e| format!("the answer is not XML: {e}"))
+}
+
+/// Whether the parser would take minutes and gigabytes: it compares each attribute of an element with all others, and
+/// gives each element a copy of the namespaces around it.
+fn is_excessive(text: &str) -> bool {
+    let mut rest = text;
+    let mut namespaces = 0;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        let skipped = [("!--", "-->"), ("![CDATA[", "]]>"), ("?", "?>")].into_iter().find(|(s, _)| rest.starts_with(s));
+        if let Some((start, end)) = skipped {
+            rest = rest[start.len()..].split_once(end).map_or("", |(_, after)| after);
+            continue;
+        }
+        let (mut attributes, mut quote) = (0, None);
+        let end = rest.bytes().position(|b| {
+            match (quote, b) {
+                (Some(q), _) if b == q => quote = None,
+                (None, b'"' | b'\'') => quote = Some(b),
+                (None, b'=') => attributes += 1,
+                _ => {}
+            }
+            (quote.is_none() && b == b'>') || attributes > MAX_ATTRIBUTES
+        });
+        let tag = &rest[..end.unwrap_or(rest.len())];
+        namespaces += if attributes == 0 { 0 } else { tag.matches("xmlns").count() };
+        if attributes > MAX_ATTRIBUTES || namespaces > MAX_NAMESPACES {
+            return true;
+        }
+        rest = &rest[tag.len()..];
+    }
+    false
 }
 
 /// The first child element of this name.
@@ -143,6 +183,26 @@ mod tests {
         for other in ["", "<html><body>502</body></html>", "{}", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>"] {
             assert_eq!(f(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn attributes_are_counted_where_they_are() {
+        let many = |n: usize, between: &str| format!("<a{}/>", format!("{between}x='='").repeat(n));
+        assert!(!is_excessive(&many(32, " ")) && is_excessive(&many(33, " ")) && is_excessive(&many(33, " y='>' ")));
+        let spaces = |n: usize| (0..n).map(|n| format!("<a xmlns:n{n}=\"u\">")).collect::<String>();
+        assert!(!is_excessive(&spaces(64)) && is_excessive(&spaces(65)));
+        let text = "=".repeat(100);
+        for plain in [
+            format!("<a>{text}</a>"),
+            format!("<!-- <{text} --><a x=\"{text}\"><![CDATA[<{text}]]></a>"),
+            format!("<?a {text}?><a/>"),
+            format!("<a>xmlns{}</a>", " xmlns".repeat(100)),
+            "<a 'é".to_owned(),
+        ] {
+            assert!(!is_excessive(&plain), "{plain}");
+        }
+        let body = spaces(65);
+        assert_eq!(parse(body.as_bytes()).unwrap_err(), "the answer is not XML of AWS's: too many attributes");
     }
 
     #[test]

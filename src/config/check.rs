@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::json5::{self, Node, Value};
-use super::problem::{ConfigError, MAX_SHOWN, key_path};
+use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
 use super::{Config, Domain, RecordDirective, exec, notify, volume};
 use crate::macros::Template;
@@ -31,10 +31,8 @@ pub(crate) fn load(text: &str) -> Result<Config, ConfigError> {
     let config = config(&mut r, &root);
     match config {
         Some(mut config) if r.problems.is_empty() => {
-            r.warnings.sort_by_key(|w| w.at);
-            let more = r.warnings.len().saturating_sub(MAX_SHOWN);
-            let shown = r.warnings.into_iter().take(MAX_SHOWN);
-            config.warnings = shown.map(|w| w.located(text).to_string()).collect();
+            let (shown, more) = r.warnings.shown(text);
+            config.warnings = shown.iter().map(ToString::to_string).collect();
             if more > 0 {
                 config.warnings.push(format!("and {more} more warnings"));
             }
@@ -132,7 +130,7 @@ pub(super) fn to_json(r: &mut Reader, node: &Node, path: &str) -> serde_json::Va
             Json::Null
         }),
         Value::String(s) => Json::from(s.as_str()),
-        Value::Array(nodes) => nodes.iter().enumerate().map(|(i, n)| to_json(r, n, &format!("{path}[{i}]"))).collect(),
+        Value::Array(nodes) => nodes.iter().enumerate().map(|(i, n)| to_json(r, n, &item_path(path, i))).collect(),
         Value::Object(props) => {
             let ours = props.iter().filter(|p| !is_foreign(&p.key));
             Json::Object(ours.map(|p| (p.key.clone(), to_json(r, &p.value, &key_path(path, &p.key)))).collect())

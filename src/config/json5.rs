@@ -9,7 +9,7 @@ use jsonc_parser::common::Ranged;
 use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, ParseStringErrorKind, parse_to_ast};
 
-use super::problem::{Found, key_path};
+use super::problem::{Findings, Found, item_path, key_path};
 
 /// Bigger texts are refused.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
@@ -64,7 +64,7 @@ impl Node {
 
 /// Reads `text` (without a byte order mark). Duplicate keys are added to `found`, and the first one counts; a text that
 /// cannot be read at all is the error.
-pub(super) fn parse(text: &str, found: &mut Vec<Found>) -> Result<Node, Found> {
+pub(super) fn parse(text: &str, found: &mut Findings) -> Result<Node, Found> {
     if text.len() > MAX_BYTES {
         return Err(Found::new("", 0, format!("the config has {} bytes, {MAX_BYTES} are allowed", text.len())));
     }
@@ -101,7 +101,7 @@ fn too_deep() -> String {
     format!("nested more than {MAX_DEPTH} deep")
 }
 
-fn node(value: ast::Value<'_>, path: &str, depth: usize, found: &mut Vec<Found>) -> Result<Node, Found> {
+fn node(value: ast::Value<'_>, path: &str, depth: usize, found: &mut Findings) -> Result<Node, Found> {
     let at = value.range().start;
     if depth > MAX_DEPTH && matches!(value, ast::Value::Array(_) | ast::Value::Object(_)) {
         return Err(Found::new(path, at, too_deep()));
@@ -114,7 +114,7 @@ fn node(value: ast::Value<'_>, path: &str, depth: usize, found: &mut Vec<Found>)
         ast::Value::Array(a) => {
             let elements = a.elements.into_iter().enumerate();
             Value::Array(
-                elements.map(|(i, e)| node(e, &format!("{path}[{i}]"), depth + 1, found)).collect::<Result<_, _>>()?,
+                elements.map(|(i, e)| node(e, &item_path(path, i), depth + 1, found)).collect::<Result<_, _>>()?,
             )
         }
         ast::Value::Object(o) => {
@@ -167,10 +167,10 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Value, String> {
-        let mut found = Vec::new();
+        let mut found = Findings::default();
         let root = parse(text, &mut found).map_err(|f| format!("{}: {}", f.at, f.text))?;
-        match found.first() {
-            Some(f) => Err(format!("{} at {}: {}", f.path, f.at, f.text)),
+        match found.shown(text).0.first() {
+            Some(f) => Err(format!("{} at {}: {}", f.path, f.column - 1, f.text)),
             None => Ok(root.value),
         }
     }

@@ -5,6 +5,12 @@ use std::fmt;
 /// More problems (or warnings) than this are only counted: finding a place takes time.
 pub(super) const MAX_SHOWN: usize = 50;
 
+/// More than this are not even kept: a hostile text has hundreds of thousands, each with its path.
+const MAX_KEPT: usize = 1000;
+
+/// Paths are not continued beyond this length.
+const LONGEST_PATH: usize = 500;
+
 /// Something said about a place, while the text is still at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
@@ -26,11 +32,57 @@ impl Found {
     }
 }
 
+/// What was found: the first ones in full, the others as a number.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    kept: Vec<Found>,
+    more: usize,
+}
+
+impl Findings {
+    pub(super) fn push(&mut self, found: Found) {
+        if self.kept.len() < MAX_KEPT {
+            self.kept.push(found);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Whether more are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.len() >= MAX_KEPT
+    }
+
+    /// Those that are shown, in the order of the text, and how many more there are.
+    pub(super) fn shown(mut self, config: &str) -> (Vec<Problem>, usize) {
+        self.kept.sort_by_key(|f| f.at);
+        let more = self.more + self.kept.len().saturating_sub(MAX_SHOWN);
+        (self.kept.into_iter().take(MAX_SHOWN).map(|f| f.located(config)).collect(), more)
+    }
+}
+
 /// The path of `key` in the object at `path`: domains are quoted, and so is what is not a plain word.
 pub(super) fn key_path(path: &str, key: &str) -> String {
+    if path.len() > LONGEST_PATH {
+        return cut(path);
+    }
     let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-$".contains(&b));
     let shown = if plain && path != "domains" && key.len() <= 40 { key.to_owned() } else { quoted(key) };
     if path.is_empty() { shown } else { format!("{path}.{shown}") }
+}
+
+/// The path of the element `index` of the array at `path`.
+pub(super) fn item_path(path: &str, index: usize) -> String {
+    if path.len() > LONGEST_PATH { cut(path) } else { format!("{path}[{index}]") }
+}
+
+/// A path that ends with `…`.
+fn cut(path: &str) -> String {
+    if path.ends_with('…') { path.to_owned() } else { format!("{path}…") }
 }
 
 /// A word of the config in quotes, shortened: it may be anything.
@@ -83,11 +135,9 @@ pub(crate) struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(mut found: Vec<Found>, text: &str) -> ConfigError {
-        found.sort_by_key(|f| f.at);
-        let more = found.len().saturating_sub(MAX_SHOWN);
-        found.truncate(MAX_SHOWN);
-        ConfigError { problems: found.into_iter().map(|f| f.located(text)).collect(), more }
+    pub(super) fn new(found: Findings, text: &str) -> ConfigError {
+        let (problems, more) = found.shown(text);
+        ConfigError { problems, more }
     }
 }
 
@@ -124,14 +174,24 @@ mod tests {
         assert_eq!(key_path("domains", "a"), "domains.\"a\"");
         assert_eq!(key_path("domains.\"a\"", "attach-volume"), "domains.\"a\".attach-volume");
         assert_eq!(key_path("x", "it's \"so\"\n"), "x.\"it's \\\"so\\\"\\n\"");
+        assert_eq!(
+            (item_path("a", 3), item_path(&item_path(&"a".repeat(501), 3), 4)),
+            ("a[3]".into(), "a".repeat(501) + "…")
+        );
+        assert_eq!(key_path(&key_path(&"a".repeat(501), "b"), "c"), "a".repeat(501) + "…");
         assert_eq!(quoted(&"é".repeat(100)), format!("\"{}…\"", "é".repeat(60)));
     }
 
     #[test]
     fn many_problems_are_counted() {
-        let found = (0..53).rev().map(|i| Found::new("k", i, "wrong")).collect();
-        let shown = ConfigError::new(found, &"x".repeat(60)).to_string();
+        let found = |count: usize| {
+            let mut found = Findings::default();
+            (0..count).rev().for_each(|i| found.push(Found::new("k", i, "wrong")));
+            ConfigError::new(found, &"x".repeat(60)).to_string()
+        };
+        let shown = found(53);
         assert!(shown.starts_with("k: line 1, column 1: wrong\nk: line 1, column 2: wrong\n"));
         assert!(shown.ends_with("k: line 1, column 50: wrong\nand 3 more problems"));
+        assert!(found(5000).ends_with("and 4950 more problems"));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::json5::{Node, Prop, Value};
-use super::problem::{Found, key_path, quoted};
+use super::problem::{Findings, Found, item_path, key_path, quoted};
 use crate::macros::Template;
 use crate::suggest::closest;
 
@@ -13,8 +13,8 @@ const MAX_SECONDS: f64 = 1e9;
 /// Collects what is found while reading.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    pub(super) problems: Vec<Found>,
-    pub(super) warnings: Vec<Found>,
+    pub(super) problems: Findings,
+    pub(super) warnings: Findings,
 }
 
 /// An object whose keys are known ones.
@@ -91,7 +91,7 @@ impl Reader {
         let unknown = |p: &&Prop| !keys.contains(&p.key.as_str()) && !hidden.contains(&p.key.as_str());
         for p in object.props().filter(unknown) {
             // Nobody reads more; and a hostile text must not take for ever.
-            let near = if self.problems.len() < 1000 { closest(&p.key, keys) } else { None };
+            let near = if self.problems.is_full() { None } else { closest(&p.key, keys) };
             let text = match near {
                 Some(k) => format!("unknown key: did you mean {k}?"),
                 None => format!("unknown key: valid are {}", keys.join(", ")),
@@ -106,7 +106,7 @@ impl Reader {
         let Some(node) = o.get(key) else { return Vec::new() };
         let path = o.path_of(key);
         match &node.value {
-            Value::Array(nodes) => nodes.iter().enumerate().map(|(i, n)| (format!("{path}[{i}]"), n)).collect(),
+            Value::Array(nodes) => nodes.iter().enumerate().map(|(i, n)| (item_path(&path, i), n)).collect(),
             _ => {
                 self.wrong_type(&path, node, "an array ([ … ])");
                 Vec::new()

@@ -89,3 +89,10 @@ fn a_ca_bundle_must_hold_certificates() {
     assert!(e.to_string().starts_with("cannot read AWS_CA_BUNDLE /no/such: "));
     assert!(Http::for_aws(&clock, &Roots::Web).is_ok());
 }
+
+#[test]
+fn the_end_of_time_is_no_date() {
+    for (year, known) in [(2026, true), (2999, true), (3000, false), (9999, false)] {
+        assert_eq!(parse_date(&format!("Fri, 31 Dec {year} 23:59:59 GMT")).is_some(), known, "{year}");
+    }
+}

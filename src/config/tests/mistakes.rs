@@ -251,3 +251,14 @@ fn mistakes_in_notify() {
         assert_eq!(problem(&text), format!("domains.\"a\".notify[0].{want}"), "{part}");
     }
 }
+
+/// A text of 1 MB (1 KB as gzip) for which each wrong key once cost its whole path: gigabytes.
+#[test]
+fn many_mistakes_at_long_paths_stay_small() {
+    let long = "\u{10ffff}".repeat(60);
+    let deep = format!("{{'{long}':").repeat(60);
+    let text = format!("{{x-a: {deep}{{{}}}{}}}", "a:0,".repeat(200_000), "}".repeat(60));
+    let e = load(&text).unwrap_err();
+    assert_eq!(e.problems.len() + e.more, 199_999);
+    assert!(e.problems.iter().all(|p| p.path.len() < 1500 && p.path.ends_with('…')), "{}", e.problems[0].path);
+}
