@@ -1,5 +1,6 @@
 //! Reading and writing of AWS's XML. Namespaces are passed over: AWS's differ between versions and stand-ins.
 
+use memchr::memchr;
 use roxmltree::{Document, Node, ParsingOptions};
 
 /// More elements than any page of ours has: 500 volumes with 50 tags and 16 attachments each stay below it.
@@ -16,6 +17,11 @@ pub(crate) fn parse(body: &[u8]) -> Result<Document<'_>, String> {
     if is_excessive(text) {
         return Err("the answer is not XML of AWS's: too many attributes".to_owned());
     }
+    parse_plain(text)
+}
+
+/// The document in a text whose tags are known to have no attributes (see [`split`]).
+pub(crate) fn parse_plain(text: &str) -> Result<Document<'_>, String> {
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
     Document::parse_with_options(text, options).map_err(|e| format!("the answer is not XML: {e}"))
 }
@@ -25,8 +31,15 @@ pub(crate) fn parse(body: &[u8]) -> Result<Document<'_>, String> {
 fn is_excessive(text: &str) -> bool {
     let mut rest = text;
     let mut namespaces = 0;
-    while let Some(at) = rest.find('<') {
+    while let Some(at) = memchr(b'<', rest.as_bytes()) {
         rest = &rest[at + 1..];
+        // Most tags have no attributes.
+        if let Some(end) = memchr(b'>', rest.as_bytes())
+            && !rest.as_bytes()[..end].iter().any(|b| matches!(b, b'=' | b'!' | b'?' | b'"' | b'\''))
+        {
+            rest = &rest[end..];
+            continue;
+        }
         let skipped = [("!--", "-->"), ("![CDATA[", "]]>"), ("?", "?>")].into_iter().find(|(s, _)| rest.starts_with(s));
         if let Some((start, end)) = skipped {
             rest = rest[start.len()..].split_once(end).map_or("", |(_, after)| after);
@@ -88,10 +101,10 @@ pub(crate) fn split<'t>(text: &'t str, list: &str) -> Option<(String, Vec<&'t st
     let (mut at, mut depth, mut begin) = (start, 0usize, start);
     let mut items = Vec::new();
     loop {
-        let tag = at + text.get(at..)?.find('<')?;
-        let end = tag + text.get(tag..)?.find('>')? + 1;
+        let tag = at + memchr(b'<', text.as_bytes().get(at..)?)?;
+        let end = tag + memchr(b'>', text.as_bytes().get(tag..)?)? + 1;
         let name = text.get(tag + 1..end - 1)?;
-        if name.contains(['!', '?', '=', '"', '\'', ':']) {
+        if name.bytes().any(|b| matches!(b, b'!' | b'?' | b'=' | b'"' | b'\'' | b':')) {
             return None;
         }
         match (depth, name) {

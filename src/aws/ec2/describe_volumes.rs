@@ -89,7 +89,7 @@ fn parse(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
     // Some at a time: a tree for each costs time, one of all costs memory.
     for some in items.chunks(TREE) {
         let text = format!("<some>{}</some>", some.concat());
-        volumes.extend(xml::parse(text.as_bytes())?.root_element().children().filter_map(volume::read));
+        volumes.extend(xml::parse_plain(&text)?.root_element().children().filter_map(volume::read));
     }
     Ok((volumes, next))
 }
