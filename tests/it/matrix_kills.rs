@@ -40,6 +40,8 @@ fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
     }
     let code = run.wait(lab).code;
     assert!(code == 137 || (!came && [0, 1].contains(&code)), "{action} {nth} {after}: {code}");
+    // What was sent before the kill may still be carried out.
+    std::thread::sleep(Duration::from_millis(20));
     lab.server.world().faults.clear();
     came
 }
@@ -53,17 +55,18 @@ fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
 ///   the next free one of the pool. It is as good as the first, but a clean run would have got that one.
 fn likeness(lab: &Lab) -> Likeness {
     let w = lab.server.world();
-    let here = |state: &'static str| {
-        let mine = |a: &crate::fakeaws::volumes::Attachment| {
-            a.instance == lab.me && a.device == "/dev/xvdf" && (a.state == "detaching") == (state == "detaching")
-        };
-        w.volumes.values().filter(move |v| v.attachments.iter().any(mine)).collect::<Vec<_>>()
-    };
-    if !here("detaching").is_empty() {
-        return Likeness::Alike;
+    let mut how = Likeness::Strict;
+    for v in w.volumes.values() {
+        for a in v.attachments.iter().filter(|a| a.instance == lab.me && a.device == "/dev/xvdf") {
+            let untold = v.tags.get("user:ec2fd.owner") != Some(&lab.me);
+            how = how.max(match a.state.as_str() {
+                "detaching" => Likeness::Alike,
+                _ if untold => Likeness::Loose,
+                _ => Likeness::Strict,
+            });
+        }
     }
-    let untold = here("attached").iter().any(|v| v.tags.get("user:ec2fd.owner") != Some(&lab.me));
-    if untold { Likeness::Loose } else { Likeness::Strict }
+    how
 }
 
 fn converges(lab: &Lab, what: &str, s: &Scenario, clean: &Clean, how: Likeness) {
@@ -114,10 +117,11 @@ fn a_run_killed_at_any_call_is_settled_by_the_next() {
     });
     let came = ends.iter().filter(|e| e.0).count();
     println!(
-        "kill matrix: {} kills before and after calls, {} more in runs that are rolled back, {came} came, {} want the journal",
+        "kill matrix: {} kills before and after calls, {} more in runs that are rolled back, {came} came; the journal is wanted by {} (untold) and {} (another of the pool)",
         plain,
         cases.len() - plain,
-        ends.iter().filter(|e| e.1 != Likeness::Strict).count()
+        ends.iter().filter(|e| e.1 == Likeness::Loose).count(),
+        ends.iter().filter(|e| e.1 == Likeness::Alike).count()
     );
     assert!(came * 10 >= cases.len() * 9, "{came} of {}", cases.len());
 }
