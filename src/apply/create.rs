@@ -166,6 +166,12 @@ impl DomainRun {
                     Standing::Changing(_) => {}
                     // Tags can be read a little later than the rest.
                     _ if v.tag(tags::DOMAIN).is_none() && self.shared.clock.now() < unseen_until => {}
+                    // A run of this instance was killed while it rolled back (or could not delete it). It was attached
+                    // then, and may have been written.
+                    Standing::Free if v.tag(tags::IN_TRANSIT).is_none() && unfinished(v, token, &facts.instance_id) => {
+                        self.with_volume(&d.path, |h| h.origin = Origin::Adopted);
+                        return Ok(Made::Ready(v.clone()));
+                    }
                     _ if v.tag(tags::IN_TRANSIT) != Some(token) => return burnt("has been in use since"),
                     Standing::Free | Standing::Here(_) => return Ok(Made::Ready(v.clone())),
                     // It was still in transit, but another instance has taken it.
@@ -205,4 +211,9 @@ impl DomainRun {
             .map_err(|e| Failure::api("look for a volume that this instance created", &e))?;
         Ok(found.into_iter().next())
     }
+}
+
+/// No run of this instance, which made it with `token`, has committed it (or not yet said so), and nobody else has it.
+fn unfinished(v: &Volume, token: &str, me: &str) -> bool {
+    v.tag(tags::TRANSC_ID) == Some(token) && v.tag(tags::OWNER) == Some(me)
 }

@@ -58,6 +58,8 @@ pub(crate) struct VolumeHold {
     pub(crate) volume_id: Option<String>,
     /// The client token (and in-transit tag) of a volume that this instance made.
     pub(crate) token: Option<String>,
+    /// Its transaction tag, where that is an earlier run's.
+    pub(crate) transc_id: Option<String>,
     /// Where it came from.
     pub(crate) origin: Origin,
     /// A new volume was seen by DescribeVolumes: if it is not found later, it is gone.
@@ -160,7 +162,8 @@ impl DomainRun {
             let Hold::Volume(v) = hold else { continue };
             let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
             // On what we made the transaction's tag is the token: the create request is the same in every run.
-            let transc_id = v.token.filter(|_| v.tags_before.is_empty()).unwrap_or(transc_id);
+            let token = v.token.filter(|_| v.tags_before.is_empty());
+            let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
             let created = v.origin != Origin::Claimed;
             if let Some(t) = v.tagging {
                 lock(&self.tagging).push(t);

@@ -121,7 +121,8 @@ impl DomainRun {
             Origin::Created => self.delete(&id, !v.seen, scope),
             Origin::Claimed => Ok(()),
             Origin::Adopted => {
-                log::info!("{id} is left in transit, for the next run to finish");
+                let how = if v.transit_removed { "in transit" } else { "as it was found" };
+                log::info!("{id} is left {how}, for the next run to finish");
                 Ok(())
             }
         }

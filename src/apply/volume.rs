@@ -148,6 +148,7 @@ impl DomainRun {
             self.push(Hold::Volume(VolumeHold {
                 volume_id: Some(found.volume_id.clone()),
                 token: Some(token.to_owned()),
+                transc_id: volume.and_then(|v| v.tag(tags::TRANSC_ID)).map(str::to_owned),
                 attached: Done::Yes,
                 ..self.new_hold(d, Origin::Adopted, &found.device)
             }));
@@ -172,6 +173,7 @@ impl DomainRun {
             key: d.path.clone(),
             volume_id: None,
             token: None,
+            transc_id: None,
             origin,
             seen: false,
             attached: Done::No,
@@ -334,7 +336,18 @@ impl DomainRun {
     ) -> Result<Acquired, Failure> {
         // A volume of the pool that was left in transit by this directive: finish what was begun.
         let transit = v.tag(tags::IN_TRANSIT).is_some();
-        if source != Source::Create {
+        let left = v
+            .tag(tags::TRANSC_ID)
+            .filter(|t| create::is_token(t) && v.tag(tags::OWNER) == Some(self.shared.facts().instance_id.as_str()));
+        if let Some(left) = left.filter(|_| source != Source::Create) {
+            // A run of this instance made it and was cut off: its tags say so already, and until it is finished.
+            log::info!("{}: finishing {}, which an earlier run created", d.path, v.id);
+            self.with_volume(&d.path, |h| {
+                h.origin = Origin::Adopted;
+                h.transc_id = Some(left.to_owned());
+                h.token = v.tag(tags::IN_TRANSIT).map(str::to_owned);
+            });
+        } else if source != Source::Create {
             let (run, id) = (self.shared.clone(), v.id.clone());
             let owner = self.shared.facts().instance_id.clone();
             let me = owner.clone();
