@@ -36,8 +36,9 @@ const TOKEN_TTL: Duration = Duration::from_secs(21600);
 /// A token is not used in its last minutes: it would be refused in the middle of something.
 const TOKEN_MARGIN: Duration = Duration::from_secs(120);
 const LIMITS: Limits = Limits { connect: Duration::from_secs(1), total: Duration::from_secs(3), body: 64 << 10 };
-/// User data is 16 KiB by AWS's rule; stand-ins are allowed more, not anything.
-const USER_DATA_LIMIT: usize = 1 << 20;
+/// User data is 16 KiB by AWS's rule; stand-ins are allowed more, also more than a config may have (that is an error of
+/// its own), not anything.
+const USER_DATA_LIMIT: usize = 4 << 20;
 /// The clock is taken to be wrong from here on; signatures are good for five minutes.
 pub(crate) const SKEW_LIMIT_MS: i64 = 4 * 60 * 1000;
 
@@ -245,7 +246,12 @@ impl Imds {
         let url = format!("{base}{path}");
         let headers = [("x-aws-ec2-metadata-token".to_owned(), token.clone())];
         let request = Request { method: "GET", url: &url, headers: &headers, body: b"" };
-        let response = self.send(scope, &request, limit)?;
+        let response = match self.send(scope, &request, limit) {
+            Err(f) if f.cause == Cause::TooLong => {
+                return Ok(Tried::Never(ImdsError::Unexpected { path: path.to_owned(), what: f.text }));
+            }
+            other => other?,
+        };
         log::debug!("imds GET {path} {} {} ms", response.status, response.took.as_millis());
         Ok(match response.status {
             200 => {

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::os::fd::AsFd;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use time::OffsetDateTime;
@@ -32,9 +33,17 @@ struct Logger {
     journal: bool,
 }
 
+/// Whether `stream` is the one that `JOURNAL_STREAM` (device and inode) names. The variable alone says nothing: whoever
+/// redirects our output hands it down all the same.
+fn is_journal(variable: Option<&str>, stream: impl AsFd) -> bool {
+    let named = variable.and_then(|v| v.split_once(':')).and_then(|(d, i)| Some((d.parse().ok()?, i.parse().ok()?)));
+    named.is_some() && rustix::fs::fstat(stream).is_ok_and(|s| named == Some((s.st_dev, s.st_ino)))
+}
+
 /// Installs the logger. `verbose` shows debug messages.
 pub(crate) fn init(verbose: bool) {
-    let logger = Logger { journal: std::env::var_os("JOURNAL_STREAM").is_some() };
+    let journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), std::io::stderr());
+    let logger = Logger { journal };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Info });
     }
@@ -93,6 +102,17 @@ fn line(journal: bool, level: Level, domain: &str, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_journal_is_known_by_its_stream() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let s = rustix::fs::fstat(&reader).unwrap();
+        let named = format!("{}:{}", s.st_dev, s.st_ino);
+        assert!(is_journal(Some(&named), &reader));
+        for other in [None, Some(""), Some("1:2"), Some("x"), Some("::")] {
+            assert!(!is_journal(other, &reader), "{other:?}");
+        }
+    }
 
     #[test]
     fn one_message_is_one_line() {

@@ -23,6 +23,9 @@ pub(crate) struct Read {
 /// A picture older than this is taken again before it is relied on for a roll-back.
 const STALE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How long an address that was not there may be asked for again: there may well be none.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl DomainRun {
     /// The records that this domain wants: zone and name.
     pub(crate) fn record_names(&self) -> Vec<(String, String)> {
@@ -154,7 +157,7 @@ impl DomainRun {
         }
         *asked = Some(now);
         let mut fresh = (*facts).clone();
-        match self.shared.imds.refresh_public_addresses(scope, &mut fresh) {
+        match self.shared.imds.refresh_public_addresses(&scope.within(ASK_AGAIN), &mut fresh) {
             Ok(_) => {
                 let fresh = std::sync::Arc::new(fresh);
                 *self.shared.facts.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh.clone();

@@ -254,7 +254,7 @@ impl Client {
         skew: i64,
         corrected: &mut Corrected,
     ) -> Tried {
-        let e = error_of(call, response);
+        let e = error_of(call, response, keys);
         if retry::may_be_skew(&e.code)
             && !corrected.clock
             && let Some(ahead) = response.server_ahead_ms()
@@ -333,7 +333,7 @@ fn wish(response: &Response) -> Option<Duration> {
 }
 
 /// The error in an answer, in whatever shape it comes; a load balancer's page has only its status.
-fn error_of(call: &Call<'_>, response: &Response) -> ApiError {
+fn error_of(call: &Call<'_>, response: &Response, keys: &Keys) -> ApiError {
     #[derive(serde::Deserialize)]
     struct Json {
         #[serde(rename = "__type")]
@@ -357,6 +357,8 @@ fn error_of(call: &Call<'_>, response: &Response) -> ApiError {
         fault.message = format!("HTTP status {} without an error that can be read", response.status);
     }
     let header = || ["x-amzn-requestid", "x-amz-request-id"].iter().find_map(|n| response.header(n)).map(str::to_owned);
+    // Some services answer a wrong signature with all that should have been signed.
+    fault.message = keys.hidden_in(fault.message);
     let bounded = |text: String| if text.len() > 4000 { text.chars().take(1000).collect() } else { text };
     ApiError {
         action: call.action,

@@ -54,6 +54,14 @@ impl Keys {
         Credentials::new(&*self.id, &*self.secret, self.token.clone(), None, "ec2fleetd").into()
     }
 
+    /// A text without the session token.
+    pub(super) fn hidden_in(&self, text: String) -> String {
+        match &self.token {
+            Some(token) if text.contains(token.as_str()) => text.replace(token.as_str(), "[session token]"),
+            _ => text,
+        }
+    }
+
     fn left(&self, clock: &Clock) -> Duration {
         let Some(end) = self.expires else { return Duration::MAX };
         Duration::try_from(end - clock.corrected()).unwrap_or(Duration::ZERO)

@@ -55,6 +55,9 @@ pub(crate) struct BadUrl {
 
 impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.value.contains('@') {
+            return write!(f, "{}: no user or password can stand in the URL", self.variable);
+        }
         write!(f, "{}: '{}' is no http:// or https:// URL", self.variable, self.value)
     }
 }
@@ -288,7 +291,7 @@ eusc-de-east-1 eusc-de-east-1 ec2.eusc-de-east-1.amazonaws.eu route53.amazonaws.
 
     #[test]
     fn what_is_no_url_is_named() {
-        for bad in ["localhost:1", "ftp://x", "http://", "http://u@h", "https://h/?q"] {
+        for bad in ["localhost:1", "ftp://x", "http://", "https://h/?q"] {
             let e = Endpoints::new(&Env::of(&[("AWS_ENDPOINT_URL_EC2", bad)])).unwrap_err();
             assert_eq!(e.to_string(), format!("AWS_ENDPOINT_URL_EC2: '{bad}' is no http:// or https:// URL"));
         }
@@ -304,5 +307,12 @@ eusc-de-east-1 eusc-de-east-1 ec2.eusc-de-east-1.amazonaws.eu route53.amazonaws.
         assert_eq!(to("http://queue.amazonaws.com/1/q").unwrap(), "https://queue.amazonaws.com");
         assert_eq!(to("QUEUE_URL").as_deref(), None);
         assert_eq!(to("https://u@h/1/q"), None);
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_shown() {
+        let env = Env::of(&[("AWS_ENDPOINT_URL", "https://me:hidden@host")]);
+        let text = Endpoints::new(&env).unwrap_err().to_string();
+        assert_eq!(text, "AWS_ENDPOINT_URL: no user or password can stand in the URL");
     }
 }

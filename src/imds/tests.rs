@@ -122,6 +122,19 @@ fn a_service_that_is_switched_off_is_an_error_at_once() {
 }
 
 #[test]
+fn an_answer_that_is_too_long_is_not_asked_for_again() {
+    let server = service(|_, _, _| reply(200, "x".repeat((64 << 10) + 1)));
+    let (imds, clock) = imds(&[&server.url]);
+    let e = imds.get(&scope(&clock, 60), "x").unwrap_err().to_string();
+    assert!(e.ends_with("service: the answer is longer than 65536 bytes"), "{e}");
+    assert_eq!(server.asked().len(), 2);
+    // What is more than a config may have is still read, for an error of its own.
+    let server = service(|_, _, _| reply(200, "x".repeat((1 << 20) + 1)));
+    let (imds, clock) = self::imds(&[&server.url]);
+    assert_eq!(imds.user_data(&scope(&clock, 60)).unwrap().unwrap().len(), (1 << 20) + 1);
+}
+
+#[test]
 fn version_1_is_never_used() {
     let server = Script::by(|_, a| if a.line.starts_with("PUT") { reply(404, "") } else { reply(200, "v") });
     let (imds, clock) = imds(&[&server.url]);

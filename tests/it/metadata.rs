@@ -249,3 +249,19 @@ fn no_answer_of_the_service_makes_a_panic() {
         }
     });
 }
+
+#[test]
+fn an_address_that_may_come_late_is_not_asked_for_until_the_end_of_init() {
+    let lab = with_nics(vec![nic(0, &[], &["2001:db8::5"])]);
+    let records = format!(r#""update-route53": [{}]"#, record("a.example.com", ""));
+    let gate = sh("touch $LAB/at; while ! [ -e $LAB/go ]; do sleep 0.01; done");
+    let exec = format!("exec: [{}]", crate::kit::on(&["starting"], &[gate]));
+    let running = lab.start(&one(&format!("{exec}, {records}")), once().rate(10));
+    lab.until("the command", || lab.dir.join("at").exists());
+    lab.server.world().imds(&lab.me).unavailable = u32::MAX;
+    let begun = std::time::Instant::now();
+    lab.file("go", "");
+    let run = running.wait(&lab);
+    run.ends(0, &["cannot ask again for a public address", "AAAA 2001:db8::5"]);
+    assert!(begun.elapsed().as_secs() < 20, "{run}");
+}

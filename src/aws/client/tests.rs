@@ -66,6 +66,16 @@ fn a_request_is_signed_for_its_region_and_shows_no_secret() {
 }
 
 #[test]
+fn an_error_that_repeats_what_was_signed_shows_no_token() {
+    let told = format!("{}The Canonical String should have been 'x-amz-security-token:hidden-token'", " ".repeat(950));
+    for message in [told.clone(), told + &" ".repeat(4000)] {
+        let server = Script::of(vec![error(403, "SignatureDoesNotMatch", &message)]);
+        let text = attach(&server).unwrap_err().to_string();
+        assert!(text.contains("SignatureDoesNotMatch") && !text.contains("hidden"), "{text}");
+    }
+}
+
+#[test]
 fn pages_are_read_until_the_token_is_empty_even_over_an_empty_page() {
     let page = |ids: &[&str], token: &str| {
         let items: String = ids.iter().map(|i| format!("<item><volumeId>{i}</volumeId></item>")).collect();
