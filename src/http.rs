@@ -265,3 +265,6 @@ fn failure(e: &ureq::Error) -> Failure {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod properties;

@@ -326,3 +326,6 @@ impl std::error::Error for TemplateError {}
 #[cfg(test)]
 #[path = "macros_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+pub(crate) mod properties;

@@ -14,6 +14,8 @@
 //! 1  config  http  sys
 //! 0  clock  scope  log  parallel  random  model  suggest  macros  cli
 //! ```
+//!
+//! Files called `properties.rs` try a module with many inputs; `properties` here is what these tests share.
 
 mod apply;
 mod aws;
@@ -31,6 +33,8 @@ mod notify;
 mod parallel;
 mod plan;
 mod poll;
+#[cfg(test)]
+mod properties;
 mod random;
 mod scope;
 mod suggest;

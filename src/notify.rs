@@ -189,3 +189,6 @@ mod tests {
         assert!(a.group.len() <= 128 && a.deduplication.len() <= 128);
     }
 }
+
+#[cfg(test)]
+mod properties;

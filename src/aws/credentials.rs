@@ -329,3 +329,6 @@ fn parse(text: &str) -> Result<Keys, String> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod properties;

@@ -433,3 +433,6 @@ mod tests {
         assert!(parse_list(b"<html/>").is_err() && parse_list(b"").is_err());
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -252,3 +252,6 @@ mod tests {
         assert_eq!(whole_text(parse(xml.as_bytes()).unwrap().root_element()), text);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod properties;

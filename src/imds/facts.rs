@@ -126,3 +126,6 @@ fn addresses<A: FromStr>(text: Option<String>) -> Vec<String> {
     let text = text.unwrap_or_default();
     text.lines().map(str::trim).filter(|l| l.parse::<A>().is_ok()).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod properties;

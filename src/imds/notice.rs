@@ -61,3 +61,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -38,3 +38,6 @@ mod tests {
         assert_eq!(free.len(), 52 + 11 - 2);
     }
 }
+
+#[cfg(test)]
+mod properties;

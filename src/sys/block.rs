@@ -218,3 +218,6 @@ impl Pace {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod properties;

@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(Filter::exact("n", &["a*b?c\\d"]).values, ["a\\*b\\?c\\\\d"]);
     }
 
-    const PAGE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+    pub(super) const PAGE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <DescribeVolumesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
   <requestId>r</requestId>
   <volumeSet>
@@ -175,3 +175,6 @@ mod tests {
         assert_eq!(parse(b"\xff").unwrap_err(), "the answer is not UTF-8");
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,30 @@
+//! Device names of any text.
+
+use proptest::prelude::*;
+
+use super::{free_names, same_device};
+use crate::properties::{settings, text, words};
+
+const WORDS: &[&str] = &["/dev/", "sd", "xvd", "f", "ba", "p1", "/", "é", "nvme0n1"];
+
+proptest! {
+    #![proptest_config(settings())]
+
+    #[test]
+    fn same_device_is_an_equality(
+        a in prop_oneof![text(), words(WORDS, 4)],
+        b in words(WORDS, 4),
+        c in words(WORDS, 4),
+    ) {
+        prop_assert!(same_device(&a, &a));
+        prop_assert_eq!(same_device(&a, &b), same_device(&b, &a));
+        prop_assert!(!(same_device(&a, &b) && same_device(&b, &c)) || same_device(&a, &c));
+    }
+
+    #[test]
+    fn a_free_name_is_nobodys(used in prop::collection::vec("/dev/(sd|xvd)[a-c]?[a-z]", 0..24)) {
+        for name in free_names(&used) {
+            prop_assert!(!used.iter().any(|u| same_device(u, &name)), "{}", name);
+        }
+    }
+}
