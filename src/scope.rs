@@ -122,7 +122,12 @@ pub(crate) struct Scope {
     pub(crate) stop: Option<Stop>,
     /// Set when what the work is for is lost: to who works it is a deadline.
     lost: Option<Arc<AtomicBool>>,
+    /// Made by [`Scope::early`].
+    early: bool,
 }
+
+/// By how much [`Scope::early`] is early, at most.
+const RESERVE: Duration = Duration::from_secs(60);
 
 /// How long it may take until a wait sees that its work is lost.
 const SEE_LOST: Duration = Duration::from_millis(250);
@@ -130,7 +135,13 @@ const SEE_LOST: Duration = Duration::from_millis(250);
 impl Scope {
     /// A scope of `budget` from now on.
     pub(crate) fn new(clock: &Arc<Clock>, budget: Duration, stop: Option<&Stop>) -> Scope {
-        Scope { clock: clock.clone(), deadline: clock.now().after(budget), stop: stop.cloned(), lost: None }
+        Scope {
+            clock: clock.clone(),
+            deadline: clock.now().after(budget),
+            stop: stop.cloned(),
+            lost: None,
+            early: false,
+        }
     }
 
     /// The same, but over as soon as `lost` is set.
@@ -141,6 +152,16 @@ impl Scope {
     /// The same, but over after `budget` if that is earlier.
     pub(crate) fn within(&self, budget: Duration) -> Scope {
         Scope { deadline: self.clock.now().after(budget).min(self.deadline), ..self.clone() }
+    }
+
+    /// The same for what others need not wait for: over a little earlier, so that they still have time. Already early,
+    /// it stays as it is.
+    pub(crate) fn early(&self) -> Scope {
+        if self.early {
+            return self.clone();
+        }
+        let left = self.remaining();
+        Scope { early: true, ..self.within(left.saturating_sub(RESERVE.min(left / 4))) }
     }
 
     /// What is left of it.
@@ -207,6 +228,16 @@ mod tests {
             lost.store(true, Ordering::Relaxed);
             assert_eq!(waiting.join().unwrap(), Err(Halt::Deadline));
         });
+    }
+
+    #[test]
+    fn what_others_need_not_wait_for_ends_early_once() {
+        let clock = Arc::new(Clock::new(None).unwrap());
+        for (all, least) in [(600, 539), (8, 5)] {
+            let scope = Scope::new(&clock, Duration::from_secs(all), None).early();
+            assert_eq!(scope.early().deadline, scope.deadline);
+            assert!((least..=least + 1).contains(&scope.remaining().as_secs()), "{:?}", scope.remaining());
+        }
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl DomainRun {
     pub(crate) fn init(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
         // To a directive it is the same as a deadline when its domain is lost.
         let scope = &scope.unless(&self.abandoned);
+        let scope = &if self.config.critical { scope.clone() } else { scope.early() };
         let jobs = if self.config.records.is_empty() { 1 } else { 2 };
         let halves = parallel::map(jobs, |i| match i {
             0 => {
@@ -97,14 +98,16 @@ impl DomainRun {
                 return;
             }
         };
-        let acquire = |i: usize| self.acquire(&directives[i], &read, scope);
+        // What is passed over when it fails must leave time for the rest.
+        let scope_of = |d: &VolumeDirective| if d.critical { scope.clone() } else { scope.early() };
+        let acquire = |i: usize| self.acquire(&directives[i], &read, &scope_of(&directives[i]));
         // In order of appearance: each volume's commands run when those before it have ended.
         parallel::in_order(directives.len(), acquire, |i, end| {
             if problems.critical.is_some() {
                 return;
             }
             let d = &directives[i];
-            if let Err(f) = self.finish(d, &end.unwrap_or_else(|| Err(panicked())), scope) {
+            if let Err(f) = self.finish(d, &end.unwrap_or_else(|| Err(panicked())), &scope_of(d)) {
                 self.judge(d, f, undo, problems);
                 if problems.critical.is_some() {
                     self.abandon();

@@ -66,3 +66,27 @@ fn three_volumes_from_the_pool_or_new_twice() {
         assert_eq!(lab.seen().iter().filter(|l| l.contains(" false ")).count(), 3);
     }
 }
+
+#[test]
+fn what_is_not_critical_leaves_time_for_what_is() {
+    let record = crate::kit::record("a.example.com", "");
+    let exec = crate::kit::on(&["started"], &[crate::kit::sh("echo {domain} >> $LAB/seen")]);
+    let disk = r#"source: "p", device: "/dev/xvdf", "pool-name": "p""#;
+    // Of one directive, and of a domain.
+    let one = format!(
+        r#"d: {{ "attach-volume": [{{ {disk}, critical: false }}], "update-route53": [{record}], exec: [{exec}] }}"#
+    );
+    let two = format!(
+        r#"d: {{ "update-route53": [{record}], exec: [{exec}] }},
+           e: {{ critical: false, "attach-volume": [{{ {disk} }}], exec: [{exec}] }}"#
+    );
+    for (domains, name) in [(one, "d"), (two, "e")] {
+        let lab = Lab::new();
+        lab.pool_volume(name, "p");
+        lab.knobs(|k| k.device_never = true);
+        let run = lab.run(&format!("{{ timeout: 8, domains: {{ {domains} }} }}"), once());
+        run.ends(0, &["is attached as /dev/xvdf, but", "a.example.com. is now A", "ready: d started"]);
+        assert_eq!(crate::kit::seen(&lab), ["d"], "{run}");
+        lab.nothing_left(&run);
+    }
+}
