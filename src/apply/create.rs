@@ -103,14 +103,16 @@ impl DomainRun {
                         return Ok(Made::Burnt(format!("the client token {token} was used for another volume")));
                     }
                     None => {
-                        self.drop_hold(&d.path);
+                        if !e.may_have_worked() {
+                            self.drop_hold(&d.path);
+                        }
                         return Err(Failure::api("create a volume", &e));
                     }
                 }
             }
             Err(e) => {
                 // Only an answer that says no proves that nothing was made.
-                if !matches!(e.class(), Class::Ambiguous | Class::Halted(_)) {
+                if !e.may_have_worked() {
                     self.drop_hold(&d.path);
                 }
                 return Err(Failure::api("create a volume", &e));

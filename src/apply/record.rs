@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::hold::{Done, Hold, RecordHold};
 use super::{DomainRun, Failure};
-use crate::aws::Class;
 use crate::aws::route53::{RecordSet, normalise};
 use crate::clock::Tick;
 use crate::config::RecordDirective;
@@ -110,7 +109,7 @@ impl DomainRun {
                     Ok(())
                 }
                 Err(e) => {
-                    if !matches!(e.class(), Class::Halted(_) | Class::Ambiguous) {
+                    if !e.may_have_worked() {
                         self.drop_hold(&d.path);
                     }
                     let what = format!("write {} in hosted zone {}", plan.name, d.hosted_zone);

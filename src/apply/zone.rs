@@ -147,7 +147,9 @@ fn send_batch(batch: &[(u64, Piece)], scope: &Scope, send: Send<'_>) -> Vec<(u64
         // Refused as a whole, for the sake of one: which one?
         Err(e) if batch.len() > 1 && !matches!(e.class(), Class::Halted(_) | Class::Ambiguous) => {
             log::info!("a batch of {} changes was refused; sending them one by one: {e}", batch.len());
-            batch.iter().map(|(t, p)| (*t, send(p, scope))).collect()
+            // What the batch may have done, each piece of it may have done.
+            let one = |p: &Piece| send(p, scope).map_err(|o| ApiError { unsure: o.unsure || e.unsure, ..o });
+            batch.iter().map(|(t, p)| (*t, one(p))).collect()
         }
         Err(e) => all(Err(e)),
     }

@@ -151,6 +151,7 @@ impl Client {
         let mut last = None;
         let mut garbage = 0;
         let mut attempt = 0;
+        let mut unsure = false;
         loop {
             if let Err(halt) = scope.check() {
                 return Err(ApiError::halted(call.action, halt, last));
@@ -167,7 +168,7 @@ impl Client {
                 Err(tried) => tried,
             };
             let (e, pause) = match tried {
-                Tried::End(e) => return Err(e),
+                Tried::End(e) => return Err(ApiError { unsure: unsure || e.unsure, ..e }),
                 Tried::Now(e) => (e, Duration::ZERO),
                 Tried::Later(e, wish) => {
                     let pause = retry::pause(e.class, attempt, random::fraction(), wish);
@@ -178,6 +179,7 @@ impl Client {
             if attempt == 3 {
                 log::warn!("{} {}: {e}; trying on", call.service.name(), call.action);
             }
+            unsure |= e.unsure;
             last = Some(e);
             if let Err(halt) = scope.sleep(pause) {
                 return Err(ApiError::halted(call.action, halt, last));
@@ -240,7 +242,7 @@ impl Client {
                 Tried::Now(e)
             }
             (_, Sent::Nothing) => Tried::Later(e, None),
-            (_, Sent::Stale) if call.repeat == Repeat::Safe => Tried::Now(e),
+            (_, Sent::Stale) if call.repeat == Repeat::Safe => Tried::Now(ApiError { unsure: true, ..e }),
             (_, Sent::Stale | Sent::Unknown) => uncertain(call, e, true),
         }
     }
@@ -315,7 +317,7 @@ impl Client {
 /// For an end of which nobody knows what it did: it is sent `again`, where the call may be repeated.
 fn uncertain(call: &Call<'_>, e: ApiError, again: bool) -> Tried {
     match call.repeat {
-        Repeat::Safe if again => Tried::Later(e, None),
+        Repeat::Safe if again => Tried::Later(ApiError { unsure: true, ..e }, None),
         // Also of what may be repeated: a CreateVolume whose answers cannot be read has made a volume.
         Repeat::Safe | Repeat::Once => Tried::End(ApiError { class: Class::Ambiguous, ..e }),
     }
@@ -366,6 +368,7 @@ fn error_of(call: &Call<'_>, response: &Response, keys: &Keys) -> ApiError {
         code: bounded(fault.code),
         message: bounded(fault.message),
         request_id: fault.request_id.or_else(header),
+        unsure: false,
     }
 }
 

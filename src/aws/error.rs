@@ -48,12 +48,19 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// For AWS's support.
     pub(crate) request_id: Option<String>,
+    /// An earlier try of the same call may have worked, whatever this answer says.
+    pub(crate) unsure: bool,
 }
 
 impl ApiError {
     /// What to do about it.
     pub(crate) fn class(&self) -> Class {
         self.class
+    }
+
+    /// Whether the call may have done what it is for: look before taking it for undone.
+    pub(crate) fn may_have_worked(&self) -> bool {
+        self.unsure || matches!(self.class, Class::Ambiguous | Class::Halted(_))
     }
 
     /// AWS's code; empty if no answer came.
@@ -82,7 +89,7 @@ impl ApiError {
 
     /// An error of our own making.
     pub(crate) fn ours(action: &'static str, class: Class, message: impl Into<String>) -> ApiError {
-        ApiError { action, class, code: String::new(), message: message.into(), request_id: None }
+        ApiError { action, class, code: String::new(), message: message.into(), request_id: None, unsure: false }
     }
 
     /// The scope ended; `last` is what the last try came to.
@@ -128,6 +135,7 @@ mod tests {
             code: "VolumeInUse".into(),
             message: "vol-1 is already attached to an instance".into(),
             request_id: Some("r-1".into()),
+            unsure: false,
         };
         assert_eq!(e.to_string(), "VolumeInUse: vol-1 is already attached to an instance (request id r-1)");
         assert_eq!(

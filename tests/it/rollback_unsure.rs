@@ -163,3 +163,25 @@ fn writes_whose_answers_cannot_be_read_are_rolled_back_too() {
         assert!(zone(&lab, "Z1").iter().all(|r| !r.starts_with("a.")), "{run}");
     }
 }
+
+#[test]
+fn what_may_have_worked_is_put_back_although_the_next_try_was_refused() {
+    // The first call is carried out and its answer lost; the second one is refused for good.
+    let lost_then_denied = |lab: &Lab, action: &str| {
+        lab.fault(Fault::nth(action, 1, FaultKind::ResetAfter));
+        lab.fault(Fault::nth(action, 2, FaultKind::Denied));
+    };
+    let lab = Lab::new();
+    lost_then_denied(&lab, "CreateVolume");
+    let c = directive("c", "/dev/xvdg", r#""pool-name": "q", create: { Size: 1 }"#, NOTE);
+    let run = lab.run(&config(&c), once());
+    run.ends(1, &["cannot create a volume: UnauthorizedOperation", "deleted: this run created it"]);
+    lab.nothing_left(&run);
+
+    let lab = Lab::new();
+    lost_then_denied(&lab, "ChangeResourceRecordSets");
+    let before = zone(&lab, "Z1");
+    let run = lab.run(&one(&format!(r#""update-route53": [{}]"#, record("a.example.com", ""))), once());
+    run.ends(1, &["AccessDenied", "put back"]);
+    assert_eq!(zone(&lab, "Z1"), before, "{run}");
+}
