@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::hold::{Done, Hold, Origin, VolumeHold};
+use super::hold::{Hold, Origin, VolumeHold};
 use super::volume::{Acquired, SourceEnd};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
@@ -91,7 +91,6 @@ impl DomainRun {
             ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
         }));
         self.note_call("create_volume", Value::Object(params.clone()));
-        self.with_volume(&d.path, |h| h.attached = Done::No);
         let volume = match self.shared.aws.create_volume(scope, &params) {
             Ok(v) => v,
             // The limit is also reported for a first try whose answer was lost, and a mismatch means that the volume

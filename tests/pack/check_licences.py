@@ -12,6 +12,9 @@ import re
 import subprocess
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from checks import Skip, run_tests  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGETS = ("x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl")
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
@@ -35,10 +38,6 @@ ALLOWED = {
 TWICE = {
     "syn": "in the derive macros of serde (3) and aws-smithy-runtime-api (2): at build time only",
 }
-
-
-class Skip(Exception):
-    pass
 
 
 def metadata(target):
@@ -129,25 +128,12 @@ def check_sources(target):
     assert not bad, f"not from crates.io: {bad}"
 
 
-def main():
-    count = {"passed": 0, "failed": 0, "skipped": 0}
-    checks = [("expressions are read", test_expressions_are_read)]
+def tests():
+    yield "expressions are read", test_expressions_are_read
     for target in TARGETS:
         for what, check in (("licences", check_licences), ("versions", check_versions), ("sources", check_sources)):
-            checks.append((f"{what} of {target}", lambda check=check, target=target: check(target)))
-    for name, check in checks:
-        try:
-            check()
-            result, why = "passed", ""
-        except Skip as skip:
-            result, why = "skipped", f" ({skip})"
-        except Exception as error:
-            result, why = "failed", f"\n{type(error).__name__}: {error}"
-        count[result] += 1
-        print(f"{name} ... {result}{why}")
-    print(f"\n{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
-    return 1 if count["failed"] else 0
+            yield f"{what} of {target}", lambda check=check, target=target: check(target)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(tests()))

@@ -17,14 +17,13 @@ import tempfile
 
 import yaml
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from checks import Skip, named, run_tests  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("EC2FLEETD", "")
 UNITS = ["ec2fleetd.service", "ec2fleetd@.service"]
 CLOUD = ROOT / "cloud-init"
-
-
-class Skip(Exception):
-    pass
 
 
 def run(*argv, **more):
@@ -328,22 +327,12 @@ def test_scripts_pass_shellcheck(tmp):
     ok(shellcheck, "--severity=warning", *scripts(), tmp / "fetch")
 
 
-def main():
-    count = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test in [item for item in globals().items() if item[0].startswith("test_")]:
+def with_directory(test):
+    def alone():
         with tempfile.TemporaryDirectory() as tmp:
-            try:
-                test(pathlib.Path(tmp))
-                result, why = "passed", ""
-            except Skip as skip:
-                result, why = "skipped", f" ({skip})"
-            except Exception as error:
-                result, why = "failed", f"\n{type(error).__name__}: {error}"
-        count[result] += 1
-        print(f"{name} ... {result}{why}")
-    print(f"\n{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
-    return 1 if count["failed"] else 0
+            test(pathlib.Path(tmp))
+    return alone
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests([(name, with_directory(test)) for name, test in named(globals())]))

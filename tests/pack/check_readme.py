@@ -10,13 +10,12 @@ import re
 import subprocess
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from checks import Skip, named, run_tests  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("EC2FLEETD", "")
 README = (ROOT / "README.md").read_text()
-
-
-class Skip(Exception):
-    pass
 
 
 def fences():
@@ -160,21 +159,5 @@ def test_links_lead_somewhere():
             assert (ROOT / target).exists(), f"no file {target}"
 
 
-def main():
-    count = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test in [item for item in globals().items() if item[0].startswith("test_")]:
-        try:
-            test()
-            result, why = "passed", ""
-        except Skip as skip:
-            result, why = "skipped", f" ({skip})"
-        except Exception as error:
-            result, why = "failed", f"\n{type(error).__name__}: {error}"
-        count[result] += 1
-        print(f"{name} ... {result}{why}")
-    print(f"\n{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
-    return 1 if count["failed"] else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(named(globals())))
