@@ -21,12 +21,16 @@ impl Group {
         if rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH) {
             return false;
         }
-        let Some(session) = rustix::process::getsid(None).ok() else { return false };
+        let Some(session) = std::fs::read("/proc/self/stat").ok().and_then(|s| Stat::parse(&s)).map(|s| s.session)
+        else {
+            return false;
+        };
         let Ok(processes) = std::fs::read_dir("/proc") else { return false };
         let alive = |name: &str| {
             let pid = name.bytes().all(|b| b.is_ascii_digit());
             let stat = pid.then(|| std::fs::read(format!("/proc/{name}/stat")).ok()).flatten();
-            stat.is_some_and(|s| is_member(&s, group.as_raw_nonzero().get(), session.as_raw_nonzero().get()))
+            stat.and_then(|s| Stat::parse(&s))
+                .is_some_and(|s| s.alive && s.group == group.as_raw_nonzero().get() && s.session == session)
         };
         processes.flatten().any(|p| p.file_name().to_str().is_some_and(alive))
     }
@@ -47,15 +51,28 @@ impl Group {
     }
 }
 
-/// Reads `pid (name) state parent group session …`; the name may hold anything. A zombie is no member.
-fn is_member(stat: &[u8], group: i32, session: i32) -> bool {
-    let Some(end) = stat.iter().rposition(|b| *b == b')') else { return false };
-    let rest = String::from_utf8_lossy(&stat[end + 1..]);
-    let mut fields = rest.split_ascii_whitespace();
-    let alive = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
-    let mut number = || fields.next().and_then(|f| f.parse::<i32>().ok());
-    let _parent = number();
-    alive && number() == Some(group) && number() == Some(session)
+/// What is needed of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// No zombie.
+    alive: bool,
+    group: i32,
+    /// 0 where the session was begun outside of our PID namespace, and for an initramfs' PID 1: `getsid(2)` says the
+    /// same, but rustix's takes it for impossible.
+    session: i32,
+}
+
+impl Stat {
+    /// Reads `pid (name) state parent group session …`; the name may hold anything.
+    fn parse(stat: &[u8]) -> Option<Stat> {
+        let end = stat.iter().rposition(|b| *b == b')')?;
+        let rest = String::from_utf8_lossy(&stat[end + 1..]);
+        let mut fields = rest.split_ascii_whitespace();
+        let alive = !matches!(fields.next()?, "Z" | "X");
+        let mut number = || fields.next().and_then(|f| f.parse::<i32>().ok());
+        let (_parent, group, session) = (number()?, number()?, number()?);
+        Some(Stat { alive, group, session })
+    }
 }
 
 /// The groups that may still have members, and who they belong to.
@@ -110,10 +127,12 @@ mod tests {
 
     #[test]
     fn a_line_of_stat() {
-        let member = |line: &str| is_member(line.as_bytes(), 7, 3);
-        assert!(member("9 (a) b) (c) S 1 7 3 0"));
-        for line in ["9 (x) Z 1 7 3 0", "9 (x) S 1 8 3 0", "9 (x) S 1 7 4 0", "9 (x) S 7", "", "9 (x)"] {
-            assert!(!member(line), "{line}");
+        let stat = |line: &str| Stat::parse(line.as_bytes());
+        assert_eq!(stat("9 (a) b) (c) S 1 7 3 0"), Some(Stat { alive: true, group: 7, session: 3 }));
+        assert_eq!(stat("9 (x) Z 1 7 3 0").map(|s| s.alive), Some(false));
+        assert_eq!(stat("1 (init) S 0 0 0 0"), Some(Stat { alive: true, group: 0, session: 0 }));
+        for line in ["9 (x) S 7", "", "9 (x)", "9 (x) S 1 7"] {
+            assert_eq!(stat(line), None, "{line}");
         }
     }
 }

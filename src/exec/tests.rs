@@ -249,3 +249,23 @@ fn the_environment_is_ours_without_notify_socket() {
     assert!(out.status.success() && text.contains("its last lines: kept--"), "{text}");
     assert!(text.contains("its last lines: 0\n"), "{text}");
 }
+
+/// As in a container, and as PID 1 of an initramfs sees it: our session is 0.
+#[test]
+fn where_our_session_has_no_number() {
+    let unshare = |args: &[&str]| {
+        let mut c = std::process::Command::new("unshare");
+        c.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]).args(args);
+        c.output().ok().filter(|o| !String::from_utf8_lossy(&o.stderr).contains("unshare:"))
+    };
+    if unshare(&["true"]).is_none_or(|o| !o.status.success()) {
+        println!("skipped: no namespaces here");
+        return;
+    }
+    let me = std::env::current_exe().unwrap();
+    let me = me.to_str().unwrap();
+    let ends = "exec::tests::a_group_is_ended_even_if_the_scope_is_over";
+    let end = unshare(&["sh", "-c", &format!("cut -d' ' -f6 /proc/self/stat; exec {me} --exact {ends}")]).unwrap();
+    let text = String::from_utf8_lossy(&end.stdout);
+    assert!(end.status.success() && text.starts_with("0\n") && text.contains("1 passed"), "{text}");
+}
