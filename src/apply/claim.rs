@@ -38,6 +38,7 @@ impl DomainRun {
     /// Claims `v` for the directive. The hold is pushed before the call, and dropped if the claim is lost.
     pub(crate) fn claim(&self, d: &VolumeDirective, v: &Volume, origin: Origin, scope: &Scope) -> Claim {
         // What `create` pushed already is only completed.
+        self.forget_inherited(&v.id);
         if origin == Origin::Claimed {
             let device = d.device.clone().unwrap_or_default();
             self.push(Hold::Volume(VolumeHold {

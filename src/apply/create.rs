@@ -17,7 +17,7 @@ use crate::plan::{create, tags};
 use crate::scope::Scope;
 
 /// How many volumes of earlier generations are looked through for one that is not finished.
-const MAX_GENERATIONS: u32 = 50;
+pub(super) const MAX_GENERATIONS: u32 = 50;
 /// How long a new volume may be unknown to DescribeVolumes before it counts as gone.
 const UNSEEN: Duration = Duration::from_secs(20);
 /// A volume that is older than this when CreateVolume returns it was made by an earlier run.
@@ -90,6 +90,8 @@ impl DomainRun {
             token: Some(token.to_owned()),
             ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
         }));
+        // Where the journal says that the volume is of this transaction and was never attached, it may be deleted.
+        let ours = self.take_up_made(token);
         self.note_call("create_volume", Value::Object(params.clone()));
         let volume = match self.shared.aws.create_volume(scope, &params) {
             Ok(v) => v,
@@ -121,7 +123,7 @@ impl DomainRun {
         let old = read.iter().any(|v| v.id == volume.id);
         self.with_volume(&d.path, |h| {
             h.volume_id = Some(volume.id.clone());
-            h.origin = if old { Origin::Adopted } else { Origin::Created };
+            h.origin = if old && !ours { Origin::Adopted } else { Origin::Created };
         });
         log::info!("{}: {} {}", d.path, if old { "finishing" } else { "created" }, volume.id);
         self.until_available(d, volume, token, old, scope)

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::hold::{Done, Hold, RecordHold};
+use super::hold::{Done, RecordHold};
 use super::{DomainRun, Failure};
 use crate::aws::route53::{RecordSet, normalise};
 use crate::clock::Tick;
@@ -80,14 +80,15 @@ impl DomainRun {
                     "ChangeBatch": { "Changes": plan.changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
                 }),
             );
-            self.push(Hold::Record(RecordHold {
+            let hold = RecordHold {
                 key: d.path.clone(),
                 zone: d.hosted_zone.clone(),
                 name: plan.name.clone(),
                 ours: plan.ours.clone(),
                 before: plan.before.clone(),
                 written: Done::Maybe,
-            }));
+            };
+            self.take_up_record(&d.hosted_zone, &plan.name, Some(hold));
         }
         let mut zones: Vec<&str> = plans.iter().map(|(_, d, _)| d.hosted_zone.as_str()).collect();
         zones.sort_unstable();
@@ -132,7 +133,7 @@ impl DomainRun {
             read = self.read_record(d, scope)?;
         }
         let facts = self.addresses(scope);
-        let plan = records::plan(&read.sets, &read.name, d.ttl, &facts.primary_ipv4, &facts.primary_ipv6)
+        let mut plan = records::plan(&read.sets, &read.name, d.ttl, &facts.primary_ipv4, &facts.primary_ipv6)
             .map_err(|e| Failure::new(e.to_string()))?;
         for warning in &plan.warnings {
             log::warn!("{}: {warning}", d.path);
@@ -141,6 +142,11 @@ impl DomainRun {
             log::info!("{}: this instance has no public address: nothing to do for {}", d.path, read.name);
         } else if plan.changes.is_empty() {
             log::info!("{}: {} is as it should be", d.path, read.name);
+            let held = self.inherited_record(&d.hosted_zone, &read.name, &read.sets);
+            let held = held.map(|r| RecordHold { key: d.path.clone(), written: Done::Yes, ..r });
+            self.take_up_record(&d.hosted_zone, &read.name, held);
+        } else if let Some(r) = self.inherited_record(&d.hosted_zone, &read.name, &read.sets) {
+            plan = plan.after(&r.ours, &r.before);
         }
         Ok(plan)
     }

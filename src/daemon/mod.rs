@@ -165,20 +165,26 @@ impl Daemon {
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.
     fn until_started(&self, scope: &Scope) -> Result<Vec<JoinHandle<()>>, Outcome> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        if self.args.init {
+            self.settle(&all, scope);
+        }
         self.say(&format!("starting {} domain(s)", all.len()));
         self.commands(&all, Event::Starting, scope, None);
         if let Some(reason) = self.stop.get() {
+            let left = self.roll_back(&all);
             self.leave(reason);
-            return Err(Outcome::Done);
+            return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
         }
         if all.iter().any(|d| d.has_failed() && d.config.critical) {
-            return Err(self.fail(&all, &[]));
+            let left = self.roll_back(&all);
+            return Err(self.fail(&all, &left));
         }
 
-        let mut left = Vec::new();
+        let failed: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| d.has_failed()).collect();
+        let mut left = self.roll_back(&failed);
         if self.args.init {
             let standing: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| !d.has_failed()).collect();
-            left = self.init(&standing, scope);
+            left.extend(self.init(&standing, scope));
             if let Some(reason) = self.stop.get() {
                 let tidying = self.tidy();
                 self.leave(reason);
@@ -261,17 +267,37 @@ impl Daemon {
                 lost.push(*d);
             }
         }
-        if !lost.is_empty() {
-            self.say(&format!("rolling back {}", names(&lost)));
-            let standing = domains.iter().filter(|d| !d.has_failed());
-            lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
-            self.notifier.extend_timeout(scope.clock.real(ROLL_BACK + WAY_OUT_COMMAND));
-            let scope = undo();
-            for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
-                for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
-                    d.note(format!("not rolled back: {l}"));
-                    left.push(format!("{}: {l}", d.name()));
-                }
+        let standing = domains.iter().filter(|d| !d.has_failed());
+        lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
+        left.extend(self.roll_back(&lost));
+        left
+    }
+
+    /// Opens the journals, and settles what runs that were cut off left.
+    fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
+        let cut_off: Vec<&Arc<Domain>> =
+            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal())).collect();
+        if !cut_off.is_empty() {
+            self.say(&format!("settling what an earlier run of {} left", names(&cut_off)));
+            each(&cut_off, |d| d.run.settle(scope));
+        }
+    }
+
+    /// Rolls back what these domains hold, if they hold anything. What could not be is returned.
+    fn roll_back(&self, lost: &[&Arc<Domain>]) -> Vec<String> {
+        let lost: Vec<&Arc<Domain>> = lost.iter().copied().filter(|d| d.run.holds_anything()).collect();
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        self.say(&format!("rolling back {}", names(&lost)));
+        let clock = &self.context.shared.clock;
+        self.notifier.extend_timeout(clock.real(ROLL_BACK + WAY_OUT_COMMAND));
+        let scope = Scope::new(clock, ROLL_BACK, None);
+        let mut left = Vec::new();
+        for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
+            for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
+                d.note(format!("not rolled back: {l}"));
+                left.push(format!("{}: {l}", d.name()));
             }
         }
         left

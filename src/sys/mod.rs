@@ -1,4 +1,4 @@
-//! The machine below us: block devices, mounts, locks, signals, the host name, systemd's readiness protocol.
+//! The machine below us: block devices, mounts, locks, journals, signals, the host name, systemd's readiness protocol.
 //!
 //! Everything that is a path under `/dev`, `/sys`, `/proc` or `/run` goes through [`Root`], so that a test can put a
 //! tree of plain files in its place. Nothing here knows AWS or the config.
@@ -7,9 +7,11 @@ pub(crate) mod block;
 pub(crate) mod disk_tree;
 pub(crate) mod holders;
 pub(crate) mod hostname;
+pub(crate) mod journal;
 pub(crate) mod lock;
 pub(crate) mod mounts;
 pub(crate) mod notify;
+mod run_dir;
 pub(crate) mod signals;
 
 use std::path::{Path, PathBuf};

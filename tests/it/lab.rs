@@ -114,6 +114,11 @@ impl Lab {
         self.server.world().instances[instance].spec.root.clone().unwrap()
     }
 
+    /// What a power cut or a new root does to the journals of the first instance.
+    pub(crate) fn lose_journal(&self) {
+        let _ = std::fs::remove_dir_all(self.root(&self.me).join("run/ec2fleetd"));
+    }
+
     /// A free volume in the pool `pool` of `domain`.
     pub(crate) fn pool_volume(&self, domain: &str, pool: &str) -> String {
         self.server.world().add_volume(VolumeSpec::pool(domain, pool))
