@@ -142,3 +142,6 @@ fn parse(bytes: &[u8], instance: &str) -> Result<Page<Vec<Hold>, Vec<Committed>>
     }
     serde_json::from_slice(bytes).map_err(torn)
 }
+
+#[cfg(test)]
+mod properties;

@@ -17,6 +17,7 @@ mod happy;
 
 mod disks;
 mod interruption;
+mod journal;
 mod layers;
 mod matrix;
 mod matrix_faults;
