@@ -26,7 +26,7 @@ export CARGO_TARGET_DIR="$target"
 out=$target/$triple/release/ec2fleetd
 limit=2500000
 # Unwinding is part of the product (Cargo.toml says why), hence panic_unwind.
-build_std="-Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size"
+build_std="--config init/static.toml -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size"
 zig_packages="ziglang==0.17.0 cargo-zigbuild==0.24.0"
 
 say() { echo "static: $*"; }
