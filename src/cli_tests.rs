@@ -74,6 +74,17 @@ fn disable_all_counts_from_its_place() {
 }
 
 #[test]
+fn the_place_of_the_log() {
+    for (args, want) in
+        [("", Place::Auto), ("--log=kmsg", Place::Kmsg), ("--l stderr", Place::Stderr), ("--lo=auto", Place::Auto)]
+    {
+        assert_eq!(run(args).log, want, "{args}");
+    }
+    assert_eq!(error(&["--log=syslog"]), "--log: auto, stderr or kmsg is wanted");
+    assert_eq!(error(&["--log"]), "--log needs a value");
+}
+
+#[test]
 fn metadata_endpoints() {
     for (list, want) in [
         ("169.254.169.254", "http://169.254.169.254"),

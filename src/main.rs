@@ -49,7 +49,8 @@ use daemon::Outcome;
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     if args.next().is_some_and(|name| name == exec::READER) {
-        log::init(false);
+        let place = args.next().and_then(|place| log::Place::of(place.to_str()?));
+        start_log(false, place.unwrap_or_default());
         exec::read_on(args);
         return ExitCode::SUCCESS;
     }
@@ -57,11 +58,11 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print(cli::USAGE),
         Ok(Command::Version) => print(&cli::version()),
         Ok(Command::Check(args)) => {
-            log::init(args.verbose);
+            start_log(args.verbose, args.log);
             daemon::check(&args)
         }
         Ok(Command::Run(args)) => {
-            log::init(args.verbose);
+            start_log(args.verbose, args.log);
             daemon::run(args)
         }
         Err(e) => {
@@ -75,6 +76,10 @@ fn main() -> ExitCode {
         Outcome::Usage => 2,
         Outcome::Incomplete => 3,
     })
+}
+
+fn start_log(verbose: bool, place: log::Place) {
+    log::init(verbose, place, &sys::Root::from_env().path("/dev/kmsg"));
 }
 
 fn print(text: &str) -> Outcome {

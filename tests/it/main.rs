@@ -16,6 +16,7 @@ mod events;
 mod happy;
 
 mod disks;
+mod early_log;
 mod interruption;
 mod layers;
 mod matrix;
