@@ -17,6 +17,7 @@ mod happy;
 
 mod disks;
 mod early_log;
+mod early_network;
 mod interruption;
 mod layers;
 mod matrix;
