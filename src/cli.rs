@@ -23,6 +23,7 @@ Options:
   -V, --version                  the version
   -v, --verbose                  log every request
       --log=auto|stderr|kmsg     where the log goes; auto: to standard error, or to the kernel where that is lost
+      --set-clock                ask Amazon's time service for the time and set the system clock
       --check                    read the config, say what is wrong with it, and touch nothing
       --userdata=FILE            read the config from FILE (- is standard input)
       --imds=HOST[:PORT][,...]   metadata service, the first that answers
@@ -80,6 +81,8 @@ pub(crate) struct Args {
     pub(crate) verbose: bool,
     /// `--log`.
     pub(crate) log: Place,
+    /// `--set-clock`.
+    pub(crate) set_clock: bool,
     /// `--imds`: endpoints such as `http://169.254.169.254` and `http://[fd00:ec2::254]:80`; empty: the usual ones.
     pub(crate) imds: Vec<String>,
     /// `--userdata`; `None`: the instance's user data.
@@ -105,6 +108,7 @@ enum Opt {
     Version,
     Verbose,
     Log,
+    SetClock,
     Check,
     Imds,
     Userdata,
@@ -117,11 +121,12 @@ enum Opt {
     EnablePoll,
 }
 
-const OPTIONS: [(&str, Opt); 14] = [
+const OPTIONS: [(&str, Opt); 15] = [
     ("help", Opt::Help),
     ("version", Opt::Version),
     ("verbose", Opt::Verbose),
     ("log", Opt::Log),
+    ("set-clock", Opt::SetClock),
     ("check", Opt::Check),
     ("imds", Opt::Imds),
     ("userdata", Opt::Userdata),
@@ -136,7 +141,7 @@ const OPTIONS: [(&str, Opt); 14] = [
 
 impl Opt {
     fn has_value(self) -> bool {
-        !matches!(self, Opt::Help | Opt::Version | Opt::Verbose | Opt::Check | Opt::DisableAll)
+        !matches!(self, Opt::Help | Opt::Version | Opt::Verbose | Opt::SetClock | Opt::Check | Opt::DisableAll)
     }
 
     fn name(self) -> &'static str {
@@ -200,6 +205,7 @@ fn high(low: &Low) -> Result<Command, UsageError> {
     let mut a = Args {
         verbose: false,
         log: Place::Auto,
+        set_clock: false,
         imds: Vec::new(),
         userdata: None,
         transaction_id: None,
@@ -224,6 +230,7 @@ fn high(low: &Low) -> Result<Command, UsageError> {
                 let wrong = UsageError::Value { option: opt.name(), wanted: "auto, stderr or kmsg" };
                 a.log = Place::of(value).ok_or(wrong)?;
             }
+            Opt::SetClock => a.set_clock = true,
             Opt::Check => check = true,
             Opt::Imds => a.imds = endpoints(value)?,
             Opt::Userdata => a.userdata = Some(if raw == "-" { Input::Stdin } else { Input::File(raw.into()) }),

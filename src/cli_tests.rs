@@ -18,7 +18,8 @@ fn error(args: &[&str]) -> String {
 #[test]
 fn defaults() {
     let a = run("");
-    assert!(a.init && a.notify && a.exec && a.poll && !a.verbose);
+    assert!(a.init && a.notify && a.exec && a.poll && !a.verbose && !a.set_clock);
+    assert!(run("--set-clock").set_clock && run("--s -v").set_clock);
     assert_eq!((a.imds, a.userdata, a.transaction_id, a.profile), (vec![], None, None, None));
 }
 

@@ -11,7 +11,7 @@
 //! 4  aws::{ec2, route53, sns, sqs} one small file per action
 //! 3  aws                           the client, with its keys from where they are
 //! 2  imds                          the other client
-//! 1  config  http  sys
+//! 1  config  http  sntp  sys
 //! 0  clock  scope  log  parallel  random  model  suggest  macros  cli
 //! ```
 //!
@@ -37,6 +37,7 @@ mod poll;
 mod properties;
 mod random;
 mod scope;
+mod sntp;
 mod suggest;
 mod sys;
 

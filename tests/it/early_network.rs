@@ -8,7 +8,7 @@ use crate::lab::{How, Lab, Running, once};
 
 /// Runs `f` in a thread with networks, mounts and nothing else of its own; so have all threads and processes that it
 /// starts. Only root may; anybody else skips the test.
-fn apart(f: impl FnOnce() + Send) {
+pub(crate) fn apart(f: impl FnOnce() + Send) {
     let inside = || {
         let flags = rustix::thread::UnshareFlags::NEWNET | rustix::thread::UnshareFlags::NEWNS;
         // What is unsafe about it concerns tables of descriptors, which are not unshared.
@@ -22,13 +22,13 @@ fn apart(f: impl FnOnce() + Send) {
     std::thread::scope(|s| s.spawn(inside).join()).unwrap_or_else(|e| std::panic::resume_unwind(e));
 }
 
-fn succeeds(line: &str) -> bool {
+pub(crate) fn succeeds(line: &str) -> bool {
     let mut words = line.split(' ');
     Command::new(words.next().unwrap()).args(words).status().is_ok_and(|s| s.success())
 }
 
 #[track_caller]
-fn do_it(line: &str) {
+pub(crate) fn do_it(line: &str) {
     assert!(succeeds(line), "{line}");
 }
 

@@ -16,6 +16,7 @@ mod events;
 mod happy;
 
 mod disks;
+mod early_clock;
 mod early_log;
 mod early_network;
 mod interruption;
