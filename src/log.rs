@@ -56,9 +56,14 @@ impl Place {
     }
 }
 
+/// Whether the kernel gets the log.
+pub(crate) fn is_kernels() -> bool {
+    TO_KERNEL.load(Ordering::Relaxed)
+}
+
 /// The value of `--log` for a process that goes on with our work.
 pub(crate) fn place() -> &'static str {
-    if TO_KERNEL.load(Ordering::Relaxed) { "kmsg" } else { "auto" }
+    if is_kernels() { "kmsg" } else { "auto" }
 }
 
 static TO_KERNEL: AtomicBool = AtomicBool::new(false);

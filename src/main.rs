@@ -67,7 +67,13 @@ fn main() -> ExitCode {
             daemon::run(args)
         }
         Err(e) => {
-            eprintln!("ec2fleetd: {e}");
+            start_log(false, log::Place::Auto);
+            // With a usage error the reader is mostly a person at a terminal: no date.
+            if log::is_kernels() {
+                ::log::error!("{e}")
+            } else {
+                eprintln!("ec2fleetd: {e}")
+            }
             Outcome::Usage
         }
     };

@@ -37,6 +37,24 @@ fn without_a_journal_or_a_console_the_kernel_gets_the_log() {
 }
 
 #[test]
+fn a_closed_or_unwritable_stream_is_nobody_either() {
+    for (end, args, want) in [
+        ("2>&-", "--enable-poll=false", "<6>ec2fleetd: ready: d started\n"),
+        ("2</etc/passwd", "--enable-poll=false", "<6>ec2fleetd: ready: d started\n"),
+        ("2>&-", "--banana", "<3>ec2fleetd: unknown option --banana: see --help\n"),
+    ] {
+        let lab = lab_with_kmsg();
+        let daemon = lab.command(&one(""), &How::default().arg(args), &lab.dir.join("log-early"));
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {end}")]).arg(daemon.get_program()).args(daemon.get_args());
+        shell.env_clear().envs(daemon.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        let kernel = std::fs::read_to_string(lab.root(&lab.me).join("dev/kmsg")).unwrap();
+        assert!(kernel.contains(want), "{end}: {kernel}");
+    }
+}
+
+#[test]
 fn the_option_decides() {
     let lab = lab_with_kmsg();
     let (code, kernel, _) = run(&lab, once().arg("--log=stderr"), &one(""), Stdio::null());
