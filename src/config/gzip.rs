@@ -102,7 +102,10 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::properties::{bytes, settings};
 
     /// `member` with the header of a file that has everything.
     fn with_all_of_a_header(member: &[u8]) -> Vec<u8> {
@@ -139,6 +142,32 @@ mod tests {
             let mut bad = HELLO.to_vec();
             bad[at] = wrong;
             assert_eq!(unpack(&bad, 9), Err(UserDataError::Gzip));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(settings())]
+
+        #[test]
+        fn what_flate2_reads_is_read_the_same(
+            pieces in prop::collection::vec((bytes(), 0..60usize, any::<bool>()), 1..4),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            use std::io::{Read, Write};
+            let mut packed = Vec::new();
+            for (content, repeat, full) in pieces {
+                let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                e.write_all(&content.repeat(repeat)).unwrap();
+                let member = e.finish().unwrap();
+                packed.extend(if full { with_all_of_a_header(&member) } else { member });
+            }
+            for (at, byte) in changes {
+                let at = at.index(packed.len());
+                packed[at] = byte;
+            }
+            let mut theirs = Vec::new();
+            let read = flate2::read::MultiGzDecoder::new(packed.as_slice()).read_to_end(&mut theirs);
+            prop_assert_eq!(unpack(&packed, 1 << 20).ok(), read.ok().map(|_| theirs));
         }
     }
 
