@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
-use crate::early_network::{apart, do_it, succeeds};
+use crate::early_network::{apart, succeeds};
 use crate::kit::{SHORT, bodies, one, to_queue, to_topic};
 use crate::lab::{How, Lab, Run, once};
 
@@ -110,10 +110,10 @@ fn the_service_has_two_addresses_and_a_clock_that_cannot_be_set_is_a_warning() {
         ("fd00:ec2::123/128 dev lo nodad", "[fd00:ec2::123]:123"),
     ] {
         apart(|| {
-            if !succeeds("unshare -Ur true") {
-                return println!("skipped: no user namespaces here");
+            // There may be no IPv6.
+            if !succeeds("unshare -Ur true") || !succeeds(&format!("ip addr add {address}")) {
+                return println!("skipped: no user namespaces or no {address}");
             }
-            do_it(&format!("ip addr add {address}"));
             // An hour ahead.
             time_service_at(server, |a| {
                 let time = u32::from_be_bytes([a[40], a[41], a[42], a[43]]) + 3600;

