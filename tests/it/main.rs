@@ -17,6 +17,7 @@ mod happy;
 
 mod disks;
 mod early_clock;
+mod early_disk;
 mod early_log;
 mod early_network;
 mod interruption;
