@@ -33,7 +33,7 @@ impl DomainRun {
             Some(_) => false,
             None => block::has_ebs_serials(root),
         };
-        let pace = Pace::start(scope);
+        let mut pace = Pace::start(root, scope);
         let mut attached = false;
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);

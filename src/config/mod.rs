@@ -5,6 +5,7 @@
 
 mod check;
 mod exec;
+mod gzip;
 mod json5;
 mod mime;
 mod notify;

@@ -22,6 +22,7 @@ use crate::imds::{Imds, ImdsError};
 use crate::model::Facts;
 use crate::parallel;
 use crate::scope::{Scope, Stop};
+use crate::sntp;
 use crate::sys::lock::DomainLock;
 use crate::sys::mounts::MountSet;
 use crate::sys::{Root, notify::Notifier, signals};
@@ -125,6 +126,10 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         parallel::background("keys", Box::new(move || drop(aws.warm_up(&scope))));
     }
     let facts = facts.wait().map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?;
+    // The network is there now, and nothing was signed or verified yet.
+    if sntp::mend(&clock, args.set_clock) {
+        imds.dispute_date();
+    }
     aws.set_instance_region(&facts.region);
     log::info!(
         "{} ({}) in {}, launch index {}, public addresses: {}",

@@ -3,6 +3,7 @@
 //! Everything that is a path under `/dev`, `/sys`, `/proc` or `/run` goes through [`Root`], so that a test can put a
 //! tree of plain files in its place. Nothing here knows AWS or the config.
 
+pub(crate) mod announced;
 pub(crate) mod block;
 pub(crate) mod disk_tree;
 pub(crate) mod holders;

@@ -131,7 +131,8 @@ impl Lab {
         path
     }
 
-    fn command(&self, config: &str, how: &How, log: &Path) -> Command {
+    /// The daemon, not started yet.
+    pub(crate) fn command(&self, config: &str, how: &How, log: &Path) -> Command {
         let me = how.instance.as_deref().unwrap_or(&self.me);
         let mut c = Command::new(env!("CARGO_BIN_EXE_ec2fleetd"));
         let url = if how.tls { self.server.https_url() } else { self.server.http_url() };

@@ -33,7 +33,7 @@ fn row(path: &[&str]) -> u32 {
         ["aws", "ec2" | "route53" | "sns" | "sqs", ..] => 4,
         ["aws", ..] => 3,
         ["imds", ..] => 2,
-        ["config" | "http" | "sys", ..] => 1,
+        ["config" | "http" | "sntp" | "sys", ..] => 1,
         ["clock" | "scope" | "log" | "model" | "suggest" | "macros" | "cli" | "random" | "parallel", ..] => 0,
         other => panic!("{other:?} is in no layer: add it to src/main.rs and here"),
     }

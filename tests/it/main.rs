@@ -16,6 +16,10 @@ mod events;
 mod happy;
 
 mod disks;
+mod early_clock;
+mod early_disk;
+mod early_log;
+mod early_network;
 mod interruption;
 mod journal;
 mod layers;
