@@ -139,6 +139,35 @@ fn a_write_that_may_be_repeated_is() {
     }
 }
 
+/// Half an error, or the page of something on the way: nobody knows what AWS said.
+#[test]
+fn a_refusal_that_cannot_be_read_is_as_unclear_as_a_success_that_cannot() {
+    for body in ["", "<Response><Errors><Error><Code>VolumeIn", "<html>bad request</html>"] {
+        let server = Script::of(vec![reply(400, body), reply(200, OK)]);
+        let e = attach(&server).unwrap_err();
+        assert_eq!((e.class(), server.asked().len()), (Class::Ambiguous, 1), "{body}");
+        let server = Script::of(vec![reply(404, body), reply(200, NONE)]);
+        assert_eq!(describe(&server).unwrap(), 0, "{body}");
+        // But not for ever.
+        let server = Script::of(vec![reply(400, body)]);
+        let e = describe(&server).unwrap_err();
+        assert_eq!((e.class(), server.asked().len()), (Class::Ambiguous, MAX_GARBAGE as usize), "{body}");
+        assert!(e.to_string().contains("HTTP status 400 without an error that can be read"), "{e}");
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let elsewhere = Script::of(vec![reply(200, NONE)]);
+    for status in [301, 302, 303, 307, 308] {
+        let header = Box::leak(format!("Location: {}/\r\n", elsewhere.url).into_boxed_str());
+        let server = Script::of(vec![Answer::Reply(status, header, String::new())]);
+        let e = describe(&server).unwrap_err();
+        assert_eq!((e.class(), server.asked().len()), (Class::Fatal, 1), "{e}");
+    }
+    assert!(elsewhere.asked().is_empty());
+}
+
 #[test]
 fn a_stale_connection_is_ambiguous_for_a_write_and_nothing_for_a_read() {
     let script = || Script::of(vec![reply(200, NONE), Answer::Close, reply(200, NONE)]);
