@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod configs;
 mod crowds;
+mod daemons;
 mod errors;
 mod events;
 mod happy;
