@@ -299,6 +299,10 @@ impl Client {
 
     fn endpoint(&self, scope: &Scope, call: &Call<'_>) -> Result<Endpoint, ApiError> {
         let region = call.region.unwrap_or(self.region());
+        // A region becomes part of a host name.
+        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(ApiError::ours(call.action, Class::Fatal, format!("'{region}' is no region")));
+        }
         let partition = match Partition::of(region) {
             Some(known) => known,
             None => self.unknown_partition(scope, call, region)?,
@@ -308,10 +312,6 @@ impl Client {
 
     /// A region that is newer than this program: the metadata service knows its domain.
     fn unknown_partition(&self, scope: &Scope, call: &Call<'_>, region: &str) -> Result<Partition, ApiError> {
-        // A region becomes part of a host name.
-        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(ApiError::ours(call.action, Class::Fatal, format!("'{region}' is no region")));
-        }
         if self.endpoints.is_overridden(call.service) {
             return Ok(Partition::unknown(region, None));
         }
