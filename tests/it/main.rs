@@ -32,6 +32,7 @@ mod rollback;
 mod rollback_records;
 mod rollback_stop;
 mod rollback_unsure;
+mod secrets;
 mod signals;
 mod transport;
 mod volumes_attach;
