@@ -24,7 +24,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
     }
 }
 
-fn volume(id: &str, state: &str) -> Volume {
+pub(crate) fn volume(id: &str, state: &str) -> Volume {
     Volume {
         id: id.into(),
         state: match state {
@@ -45,7 +45,7 @@ fn volume(id: &str, state: &str) -> Volume {
     }
 }
 
-fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
+pub(crate) fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
     let state = match state {
         "attaching" => AttachmentState::Attaching,
         "attached" => AttachmentState::Attached,
@@ -55,7 +55,7 @@ fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
     Volume { attachments: vec![a], ..volume(id, "in-use") }
 }
 
-fn by() -> Chooser<'static> {
+pub(crate) fn by() -> Chooser<'static> {
     Chooser {
         me: "i-me",
         zone: "z",
