@@ -201,10 +201,13 @@ fn unmount(mount: &Mount, scope: &Scope) -> Result<(), Failed> {
     };
     let thread = std::thread::Builder::new().name("unmount".into()).spawn(work);
     thread.map_err(|e| Failed::Other(e.to_string()))?;
-    match wait.recv_timeout(scope.clock.real(scope.remaining())) {
-        Ok(Err(Errno::BUSY)) => Err(Failed::Busy),
-        Ok(other) => other.map_err(|e| Failed::Other(std::io::Error::from(e).to_string())),
-        Err(_) => Err(Failed::Other("its data is still being written".to_owned())),
+    loop {
+        return match wait.recv_timeout(scope.clock.nap(scope.remaining())) {
+            Ok(Err(Errno::BUSY)) => Err(Failed::Busy),
+            Ok(other) => other.map_err(|e| Failed::Other(std::io::Error::from(e).to_string())),
+            Err(mpsc::RecvTimeoutError::Timeout) if !scope.remaining().is_zero() => continue,
+            Err(_) => Err(Failed::Other("its data is still being written".to_owned())),
+        };
     }
 }
 

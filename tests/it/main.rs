@@ -8,6 +8,7 @@ mod kit;
 mod lab;
 
 mod cli;
+mod clocks;
 mod commands;
 mod configs;
 mod crowds;

@@ -221,7 +221,7 @@ def main():
     parser.add_argument("--hours", type=float, help="how long (default: until Ctrl-C)")
     hours = parser.parse_args().hours
     print("polling " + (f"for {hours} h" if hours else "until Ctrl-C") + "; a line for each round of trouble")
-    with tempfile.TemporaryDirectory(prefix="ec2fleetd-soak-") as directory, Soak(directory, 1, 1.5) as soak:
+    with tempfile.TemporaryDirectory(prefix="ec2fleetd-soak-") as directory, Soak(directory, 1, 2) as soak:
         try:
             while hours is None or soak.hours() < hours:
                 found = soak.round()
