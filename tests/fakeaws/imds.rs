@@ -61,6 +61,8 @@ pub(crate) struct ImdsState {
     /// So many answers of the role have this `Code` instead of credentials.
     pub(crate) credentials_code: Option<(String, u32)>,
     pub(crate) notice: Option<Notice>,
+    /// Paths with one of these in them get no answer.
+    pub(crate) hanging: Vec<String>,
     /// Paths that are 404 whatever they would say ("meta-data/system").
     pub(crate) missing: Vec<String>,
     /// Paths with another content ("meta-data/services/domain").
@@ -119,6 +121,9 @@ impl World {
         if state.hang.0 > 0 {
             state.hang.0 -= 1;
             return Reply::Hang(state.hang.1);
+        }
+        if state.hanging.iter().any(|h| request.path.contains(h)) {
+            return Reply::Hang(600_000);
         }
         if state.disabled {
             return Reply::Answer(page(403, "Forbidden"));

@@ -12,6 +12,8 @@ mod clocks;
 mod commands;
 mod configs;
 mod crowds;
+mod deadlines;
+mod deadlines_runs;
 mod errors;
 mod events;
 mod happy;
