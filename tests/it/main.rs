@@ -14,6 +14,7 @@ mod configs;
 mod crowds;
 mod deadlines;
 mod deadlines_runs;
+mod deadlines_volumes;
 mod errors;
 mod events;
 mod happy;
