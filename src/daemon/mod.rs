@@ -101,7 +101,7 @@ pub(crate) fn check(args: &Args) -> Outcome {
         log::error!("--check needs --userdata=FILE");
         return Outcome::Usage;
     };
-    match setup::read_input(input) {
+    match setup::read_input(input, None) {
         Ok(config) => {
             for w in config.iter().flat_map(|c| &c.warnings) {
                 log::warn!("{w}");

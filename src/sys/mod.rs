@@ -56,17 +56,20 @@ impl Root {
     }
 }
 
-/// How soon a wait for a disk sees that it need not go on.
+/// How soon [`beside`] sees that it need not go on.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Does what may take very long, and on a dead disk for ever. It has a thread of its own, so that `scope` still ends:
 /// that is `TimedOut`, and the thread is left behind.
-fn beside(scope: &Scope, work: Box<dyn FnOnce() -> io::Result<()> + Send>) -> io::Result<()> {
+pub(crate) fn beside<T: Send + 'static>(
+    scope: &Scope,
+    work: Box<dyn FnOnce() -> io::Result<T> + Send>,
+) -> io::Result<T> {
     let (done, wait) = mpsc::channel();
     let work = move || {
         let _ = done.send(work());
     };
-    std::thread::Builder::new().name("disk".into()).spawn(work)?;
+    std::thread::Builder::new().name("beside".into()).spawn(work)?;
     loop {
         match wait.recv_timeout(scope.clock.nap(scope.remaining()).min(LOOK)) {
             Ok(end) => return end,

@@ -228,3 +228,19 @@ fn a_lock_of_another_daemon_that_is_never_given_back_is_named() {
     run.ends(1, &["cannot choose a device name: another ec2fleetd keeps the choice of device names locked"]);
     assert!(lab.attached(&lab.me).is_empty(), "{run}");
 }
+
+/// A config that nobody ever writes.
+#[test]
+fn a_config_that_never_comes_is_named_and_a_signal_ends_the_wait() {
+    let lab = Lab::new();
+    let pipe = lab.dir.join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let how = || How { user_data: true, ..once().arg(&format!("--userdata={}", pipe.display())) };
+    let text = format!("cannot read the config from {}: timed out", pipe.display());
+    lab.run("", how().rate(100)).ends(1, &[&text]);
+    lab.server.reset_calls();
+    let running = lab.start("", how());
+    lab.until("the metadata", || lab.server.imds_calls(&lab.me).len() > 3);
+    running.signal("TERM");
+    running.wait(&lab).ends(0, &["stopped: cannot read the config from "]);
+}
