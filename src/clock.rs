@@ -15,6 +15,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+/// The kernel's waits stand still while the machine is suspended. So none lasts longer than this: then [`Tick`]s, which
+/// went on, tell whether it is over.
+const NAP: Duration = Duration::from_secs(5);
+
 /// A moment on the monotonic clock, as time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(Duration);
@@ -131,6 +135,11 @@ impl Clock {
         if self.rate == 1.0 { d } else { d.div_f64(self.rate) }
     }
 
+    /// How long to sleep really and at once, for a wait of `d` on this clock: afterwards it is to be read again.
+    pub(crate) fn nap(&self, d: Duration) -> Duration {
+        self.real(d).min(NAP)
+    }
+
     /// What the machine believes the time is.
     pub(crate) fn system(&self) -> OffsetDateTime {
         self.wall_at_start + self.elapsed() + self.stepped()
@@ -191,6 +200,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert!(c.now().since(t) >= Duration::from_secs(2));
         assert_eq!(c.real(Duration::from_secs(10)), Duration::from_millis(10));
+        assert_eq!((c.nap(Duration::from_secs(10)), c.nap(Duration::MAX)), (Duration::from_millis(10), NAP));
         assert!(OffsetDateTime::now_utc() - c.system() > time::Duration::hours(22));
         for (spec, hours) in [("offset=7200", 2), ("offset=-7200", -2), ("offset=-864000", -240)] {
             let wrong = Clock::new(Some(spec)).unwrap().system() - OffsetDateTime::now_utc();

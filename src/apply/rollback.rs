@@ -26,9 +26,13 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         let mut left = Vec::new();
-        for hold in self.to_roll_back(key) {
+        let holds = self.to_roll_back(key);
+        // Whatever happens to the records, half of the time is the volumes'.
+        let volumes = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
+        let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
+        for hold in holds {
             let outcome = match &hold {
-                Hold::Record(r) => self.restore_record(r, scope),
+                Hold::Record(r) => self.restore_record(r, &for_records),
                 Hold::Volume(v) => self.release_volume(v, scope),
             };
             if let Err(what) = &outcome {
@@ -122,7 +126,7 @@ impl DomainRun {
         };
         if attached {
             self.let_go(v, &id, scope)?;
-            self.restore_tags(v, &id, scope);
+            self.restore_tags(v, &id, &scope.within(scope.remaining() / 4));
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(());

@@ -48,8 +48,9 @@ const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more.
-const INTERRUPT_MARGIN: Duration = Duration::from_secs(10);
+/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more, and
+/// then that is told.
+const INTERRUPT_MARGIN: Duration = Duration::from_secs(15);
 /// What the way out has at least, however late the notice came.
 const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
@@ -100,7 +101,7 @@ pub(crate) fn check(args: &Args) -> Outcome {
         log::error!("--check needs --userdata=FILE");
         return Outcome::Usage;
     };
-    match setup::read_input(input) {
+    match setup::read_input(input, None) {
         Ok(config) => {
             for w in config.iter().flat_map(|c| &c.warnings) {
                 log::warn!("{w}");
@@ -244,7 +245,7 @@ impl Daemon {
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
     fn init(&self, domains: &[&Arc<Domain>], scope: &Scope) -> Vec<String> {
-        let undo = || Scope::new(&scope.clock, ROLL_BACK, None);
+        let undo = || Scope::new(&scope.clock, self.roll_back_budget(), None);
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();
@@ -376,11 +377,20 @@ impl Daemon {
         }
     }
 
+    /// What is left until the announced time, if one was announced.
+    fn left(&self) -> Option<Duration> {
+        let notice = lock(&self.context.notice);
+        notice.as_ref().map(|n| (n.time - self.context.shared.clock.corrected()).try_into().unwrap_or_default())
+    }
+
+    /// How long a roll-back may take: with an interruption ahead, the commands have half of the time that is left.
+    fn roll_back_budget(&self) -> Duration {
+        self.left().map_or(ROLL_BACK, |left| ROLL_BACK.min(left / 2).max(INTERRUPT_MINIMUM))
+    }
+
     fn interrupted(&self, all: &[&Arc<Domain>]) {
         let clock = &self.context.shared.clock;
-        let notice = lock(&self.context.notice).clone();
-        let left =
-            notice.as_ref().map_or(Duration::ZERO, |n| (n.time - clock.corrected()).try_into().unwrap_or_default());
+        let left = self.left().unwrap_or_default();
         let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
         self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));

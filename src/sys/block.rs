@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use super::announced::Announced;
 use super::disk_tree::DiskTree;
-use super::{Root, mounts, names_in, read_trimmed};
+use super::{Root, beside, mounts, names_in, read_trimmed};
 use crate::clock::Tick;
 use crate::scope::{Halt, Scope};
 
@@ -183,13 +183,17 @@ impl NameSnapshot {
 }
 
 /// Whether the disk at `node` can be opened and read. Of a plain file in place of a disk nothing is read: it may be
-/// empty.
-pub(crate) fn node_ready(node: &Path) -> io::Result<()> {
-    let mut file = File::open(node)?;
-    if file.metadata()?.file_type().is_block_device() {
-        file.read_exact(&mut [0; 512])?;
-    }
-    Ok(())
+/// empty. A disk that does not answer until `scope` ends cannot.
+pub(crate) fn node_ready(node: &Path, scope: &Scope) -> io::Result<()> {
+    let node = node.to_path_buf();
+    let read = move || {
+        let mut file = File::open(node)?;
+        if file.metadata()?.file_type().is_block_device() {
+            file.read_exact(&mut [0; 512])?;
+        }
+        Ok(())
+    };
+    beside(scope, Box::new(read))
 }
 
 /// The pace at which disks are looked for. It costs a scan of sysfs each time.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The longest file.
 const LONGEST: usize = 450;
 
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

@@ -8,10 +8,14 @@ mod kit;
 mod lab;
 
 mod cli;
+mod clocks;
 mod commands;
 mod configs;
 mod crowds;
 mod daemons;
+mod deadlines;
+mod deadlines_runs;
+mod deadlines_volumes;
 mod errors;
 mod events;
 mod happy;

@@ -95,8 +95,14 @@ fn only_a_disk_that_came_after_the_snapshot_has_appeared() {
 #[test]
 fn a_node_is_ready_when_it_opens() {
     let t = TestDir::new();
-    assert!(node_ready(&t.0.join("dev/xvdf")).is_err());
-    assert!(node_ready(&t.file("dev/xvdf", "")).is_ok());
+    let clock = Arc::new(Clock::new(None).unwrap());
+    let scope = |ms| Scope::new(&clock, Duration::from_millis(ms), None);
+    assert!(node_ready(&t.0.join("dev/xvdf"), &scope(60_000)).is_err());
+    assert!(node_ready(&t.file("dev/xvdf", ""), &scope(60_000)).is_ok());
+    // What cannot even be opened, as a disk that is dead: a pipe to which nobody writes.
+    let dead = t.0.join("dev/xvdg");
+    rustix::fs::mknodat(CWD, &dead, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    assert_eq!(node_ready(&dead, &scope(20)).unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
 #[test]
