@@ -123,10 +123,22 @@ impl DomainRun {
         let old = read.iter().any(|v| v.id == volume.id);
         self.with_volume(&d.path, |h| {
             h.volume_id = Some(volume.id.clone());
-            h.origin = if old && !ours { Origin::Adopted } else { Origin::Created };
+            h.origin = if old { Origin::Adopted } else { Origin::Created };
         });
         log::info!("{}: {} {}", d.path, if old { "finishing" } else { "created" }, volume.id);
-        self.until_available(d, volume, token, old, scope)
+        let made = self.until_available(d, volume, token, old, scope)?;
+        if let Made::Ready(v) = &made {
+            // It may have been another's meanwhile, and used.
+            let used = v.tag(tags::TS_USED).is_some();
+            self.with_volume(&d.path, |h| match h.origin {
+                Origin::Created if used => h.origin = Origin::Adopted,
+                Origin::Adopted if ours && !used && v.tag(tags::IN_TRANSIT) == Some(token) => {
+                    h.origin = Origin::Created
+                }
+                _ => {}
+            });
+        }
+        Ok(made)
     }
 
     /// Waits for a new volume. KMS keys are checked after the call: it can go to `error` or vanish. `old`: it was there

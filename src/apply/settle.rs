@@ -134,7 +134,7 @@ impl DomainRun {
     }
 
     fn put_volume_back(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
-        let Some(id) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, _)) = self.volume_of(v, scope)? else { return Ok(()) };
         if lock(&self.shared.taken).contains(&id) {
             return Ok(());
         }

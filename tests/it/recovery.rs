@@ -1,0 +1,55 @@
+//! What the run after one that was cut off must never do: delete what was used, take away what somebody uses, forget
+//! what it was left.
+
+use crate::disks::{HOLD, NOTE, config, directive, id, timed, volume};
+use crate::fakeaws::{Fault, FaultKind, VolumeSpec};
+use crate::journal::{journal, killed_at, killed_in_command, with_record};
+use crate::kit::{add, zone};
+use crate::lab::{Lab, once};
+
+const NEVER: u64 = 1 << 30;
+const CREATE: &str = r#""pool-name": "p", create: { Size: 4 }"#;
+
+fn detached_by_hand(lab: &Lab, volume: &str) {
+    let mut w = lab.server.world();
+    let v = w.volumes.get_mut(volume).unwrap();
+    v.attachments.clear();
+    v.state = "available".into();
+}
+
+/// A config without volumes and records.
+fn nothing() -> String {
+    config("")
+}
+
+fn pool(script: &str) -> String {
+    config(&directive("p", "/dev/xvdf", r#""pool-name": "p""#, script))
+}
+
+#[test]
+fn a_volume_that_was_used_is_not_deleted_where_the_answer_that_names_it_is_lost() {
+    let lab = Lab::new();
+    let c = |script: &str| directive("c", "/dev/xvdf", CREATE, script);
+    killed_in_command(&lab, &config(&c(HOLD)));
+    // Commands ran on it, and it is left in transit for the next run to finish.
+    lab.run(&config(&c("exit 1")), once().rate(4)).ends(1, &["going on with"]);
+    let made = lab.created().remove(0);
+    assert_eq!((lab.tag(&made, "in-transit").is_empty(), lab.tag(&made, "ts-used").is_empty()), (false, false));
+    lab.fault(Fault::every("CreateVolume", FaultKind::HangAfter(NEVER)));
+    let run = lab.run(&timed(5, &c(NOTE)), once().rate(5));
+    run.ends(1, &[]);
+    assert_eq!((lab.count("DeleteVolume"), lab.state(&made)), (0, "available".to_owned()), "{run}");
+}
+
+#[test]
+fn a_volume_that_another_instance_used_meanwhile_is_not_deleted() {
+    let lab = Lab::new();
+    let c = |script: &str| config(&directive("c", "/dev/xvdf", CREATE, script));
+    killed_at(&lab, &c(NOTE), "CreateVolume", 1);
+    let made = lab.created().remove(0);
+    // An hour later it was another's, whose commands failed: that instance put the tags back as they were.
+    lab.server.world().volumes.get_mut(&made).unwrap().tags.insert("user:ec2fd.ts-used".into(), "2026-01-01".into());
+    let run = lab.run(&c("exit 1"), once().rate(4));
+    run.ends(1, &[]);
+    assert_eq!((lab.count("DeleteVolume"), lab.state(&made)), (0, "available".to_owned()), "{run}");
+}
