@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::hold::{Done, Hold, Origin, VolumeHold};
-use super::{DomainRun, Failure};
+use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::ec2::{Filter, Volume};
 use crate::config::VolumeDirective;
@@ -51,8 +51,10 @@ impl DomainRun {
             Some(device) => self.claim_as(d, v, device, scope),
             None => self.claim_somewhere(d, v, scope),
         };
-        if matches!(claim, Ok(Err(_))) && origin == Origin::Claimed {
-            self.drop_hold(&d.path);
+        match claim {
+            Ok(Ok(_)) => drop(lock(&self.shared.taken).insert(v.id.clone())),
+            Ok(Err(_)) if origin == Origin::Claimed => self.drop_hold(&d.path),
+            _ => {}
         }
         claim
     }

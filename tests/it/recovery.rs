@@ -53,3 +53,16 @@ fn a_volume_that_another_instance_used_meanwhile_is_not_deleted() {
     run.ends(1, &[]);
     assert_eq!((lab.count("DeleteVolume"), lab.state(&made)), (0, "available".to_owned()), "{run}");
 }
+
+#[test]
+fn what_an_earlier_run_made_and_this_one_names_stays_where_it_is() {
+    let lab = Lab::new();
+    killed_in_command(&lab, &config(&directive("c", "/dev/xvdf", CREATE, HOLD)));
+    let made = lab.created().remove(0);
+    detached_by_hand(&lab, &made);
+    lab.lose_journal();
+    let run = lab.run(&config(&volume("x", "/dev/xvdf", &format!(r#""volume-id": "{made}""#))), once().rate(4));
+    run.ends(0, &["ready: d started"]);
+    lab.has(&[(&made, "/dev/xvdf")], &run);
+    assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+}
