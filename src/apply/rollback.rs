@@ -122,7 +122,7 @@ impl DomainRun {
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
-            Done::Maybe => self.is_here(&id, scope)?,
+            Done::Maybe => self.is_here(v, &id, scope)?,
         };
         if attached {
             self.let_go(v, &id, scope)?;
@@ -169,13 +169,13 @@ impl DomainRun {
     }
 
     /// Whether a claim with an unknown end worked.
-    pub(super) fn is_here(&self, id: &str, scope: &Scope) -> Result<bool, String> {
+    pub(super) fn is_here(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<bool, String> {
         let facts = self.shared.facts();
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
             let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
-                Some(Standing::Here(_)) => return Ok(true),
+                Some(Standing::Here(at)) => return Ok(v.is_at(&at)),
                 // It may be an old picture: look some times before believing it.
                 Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
                 _ => return Ok(false),

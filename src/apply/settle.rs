@@ -142,10 +142,10 @@ impl DomainRun {
         let me = self.shared.facts().instance_id.clone();
         let here = match v.attached {
             Done::No => false,
-            Done::Maybe => self.is_here(&id, scope)?,
+            Done::Maybe => self.is_here(v, &id, scope)?,
             Done::Yes => {
                 let now = self.describe(scope, &id).map_err(failed)?;
-                now.is_some_and(|v| matches!(standing(&v, &me, &v.zone), Standing::Here(_)))
+                now.is_some_and(|now| matches!(standing(&now, &me, &now.zone), Standing::Here(at) if v.is_at(&at)))
             }
         };
         if here {
@@ -204,7 +204,7 @@ impl DomainRun {
         self.ledger(|l| {
             let is_it = |h: &Hold| matches!(h, Hold::Volume(v) if v.volume_id.as_ref() == Some(&now.id));
             let Hold::Volume(mut v) = l.inherited.remove(l.inherited.iter().position(is_it)?) else { return None };
-            if v.attached == Done::No {
+            if v.attached == Done::No || !v.is_at(device) {
                 return None;
             }
             v.key.clone_from(&d.path);

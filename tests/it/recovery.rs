@@ -66,3 +66,33 @@ fn what_an_earlier_run_made_and_this_one_names_stays_where_it_is() {
     lab.has(&[(&made, "/dev/xvdf")], &run);
     assert_eq!(lab.count("DetachVolume"), 0, "{run}");
 }
+
+#[test]
+fn what_somebody_attached_under_another_name_is_not_detached() {
+    let lab = Lab::new();
+    lab.pool_of(1);
+    lab.fault(Fault::every("AttachVolume", FaultKind::Hang(NEVER)));
+    let run = lab.start(&pool(NOTE), once().rate(4));
+    lab.until("the call", || lab.count("AttachVolume") > 0);
+    lab.take(&id(1), &lab.me, "/dev/xvdg");
+    run.signal("TERM");
+    let run = run.wait(&lab);
+    lab.has(&[(&id(1), "/dev/xvdg")], &run);
+    assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+
+    // The same where the next run finds it.
+    for text in [nothing(), pool("exit 1")] {
+        let lab = Lab::new();
+        lab.pool_of(1);
+        lab.fault(Fault::every("AttachVolume", FaultKind::Hang(NEVER)));
+        let run = lab.start(&pool(NOTE), once());
+        lab.until("the call", || lab.count("AttachVolume") > 0);
+        run.signal("KILL");
+        run.wait(&lab);
+        lab.server.world().faults.clear();
+        lab.take(&id(1), &lab.me, "/dev/xvdg");
+        let run = lab.run(&text, once().rate(4));
+        lab.has(&[(&id(1), "/dev/xvdg")], &run);
+        assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+    }
+}
