@@ -91,7 +91,8 @@ impl DomainRun {
             ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
         }));
         // Where the journal says that the volume is of this transaction and was never attached, it may be deleted.
-        let ours = self.take_up_made(token);
+        let left = self.take_up_made(token);
+        let ours = !left.is_empty();
         self.note_call("create_volume", Value::Object(params.clone()));
         let volume = match self.shared.aws.create_volume(scope, &params) {
             Ok(v) => v,
@@ -105,7 +106,7 @@ impl DomainRun {
                     }
                     None => {
                         if !e.may_have_worked() {
-                            self.drop_hold(&d.path);
+                            self.give_back(d, left);
                         }
                         return Err(Failure::api("create a volume", &e));
                     }
@@ -114,7 +115,7 @@ impl DomainRun {
             Err(e) => {
                 // Only an answer that says no proves that nothing was made.
                 if !e.may_have_worked() {
-                    self.drop_hold(&d.path);
+                    self.give_back(d, left);
                 }
                 return Err(Failure::api("create a volume", &e));
             }

@@ -222,20 +222,25 @@ impl DomainRun {
         })
     }
 
-    /// Takes up the inherited hold of a volume made with `token` that was never attached, in place of which the caller
-    /// has pushed its own; whether there was one.
-    pub(super) fn take_up_made(&self, token: &str) -> bool {
-        let of_token = |h: &Hold| match h {
-            Hold::Volume(v) => {
-                v.token.as_deref() == Some(token) && v.attached == Done::No && v.origin == Origin::Created
-            }
-            Hold::Record(_) => false,
-        };
-        self.ledger(|l| {
-            let before = l.inherited.len();
-            l.inherited.retain(|h| !of_token(h));
-            l.inherited.len() < before
+    /// Takes up the inherited holds of a volume made with `token` that was never attached, in place of which the caller
+    /// has pushed its own. They are the caller's to [give back](DomainRun::give_back).
+    pub(super) fn take_up_made(&self, token: &str) -> Vec<Hold> {
+        self.take_inherited(|v| {
+            v.token.as_deref() == Some(token) && v.attached == Done::No && v.origin == Origin::Created
         })
+    }
+
+    fn take_inherited(&self, is_it: impl Fn(&VolumeHold) -> bool) -> Vec<Hold> {
+        let is_it = |h: &mut Hold| matches!(h, Hold::Volume(v) if is_it(v));
+        self.ledger(|l| l.inherited.extract_if(.., is_it).collect())
+    }
+
+    /// The directive `d` got nothing, and its hold holds nothing: what it had taken up is as it was.
+    pub(super) fn give_back(&self, d: &VolumeDirective, taken: Vec<Hold>) {
+        self.ledger(|l| {
+            l.held.retain(|h| h.key() != d.path);
+            l.inherited.extend(taken);
+        });
     }
 
     /// The inherited hold of a record, if it still is as that run wrote it (`now` is what stands there): what was there
@@ -257,9 +262,9 @@ impl DomainRun {
         });
     }
 
-    /// The volume is claimed anew: what is inherited of it counts no more.
-    pub(super) fn forget_inherited(&self, id: &str) {
-        self.ledger(|l| l.inherited.retain(|h| !matches!(h, Hold::Volume(v) if v.volume_id.as_deref() == Some(id))));
+    /// The volume is claimed anew: what is inherited of it counts no more, unless it is given back.
+    pub(super) fn forget_inherited(&self, id: &str) -> Vec<Hold> {
+        self.take_inherited(|v| v.volume_id.as_deref() == Some(id))
     }
 
     /// Volumes of this domain that this instance made and never finished, and that no directive holds: after a commit

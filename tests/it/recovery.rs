@@ -96,3 +96,17 @@ fn what_somebody_attached_under_another_name_is_not_detached() {
         assert_eq!(lab.count("DetachVolume"), 0, "{run}");
     }
 }
+
+#[test]
+fn what_was_made_is_put_back_where_this_run_may_not_go_on_with_it() {
+    for (source, denied) in [("c", "EC2:CreateVolume"), ("c", "EC2:AttachVolume"), ("pc", "EC2:AttachVolume")] {
+        let lab = Lab::new();
+        let text = config(&volume(source, "/dev/xvdf", CREATE));
+        killed_at(&lab, &text, "CreateVolume", 1);
+        lab.server.world().deny(denied);
+        let run = lab.run(&text, once().rate(10));
+        run.ends(1, &[]);
+        assert!(lab.created().is_empty(), "{source} {denied} {run}");
+        assert!(!journal(&lab).exists(), "{source} {denied} {run}");
+    }
+}
