@@ -110,3 +110,40 @@ fn what_was_made_is_put_back_where_this_run_may_not_go_on_with_it() {
         assert!(!journal(&lab).exists(), "{source} {denied} {run}");
     }
 }
+
+#[test]
+fn a_record_is_put_back_though_what_this_run_wants_there_is_refused() {
+    let lab = Lab::new();
+    add(&lab, "old.example.com", "A", 300, &["192.0.2.1"]);
+    let text = with_record("");
+    killed_at(&lab, &text, "ChangeResourceRecordSets", 1);
+    let run = lab.run(&text.replace("ttl: 60", "ttl: 99999999999"), once().rate(4));
+    run.ends(1, &[]);
+    assert_eq!(zone(&lab, "Z1"), ["old.example.com. A 300 192.0.2.1"], "{run}");
+    assert!(!journal(&lab).exists(), "{run}");
+}
+
+#[test]
+fn a_record_is_put_back_after_two_kills_of_which_the_second_wrote_nothing() {
+    for wanted in [false, true] {
+        let lab = Lab::new();
+        add(&lab, "old.example.com", "A", 300, &["192.0.2.1"]);
+        let text = with_record("");
+        killed_at(&lab, &text, "ChangeResourceRecordSets", 1);
+        lab.server.reset_calls();
+        lab.fault(Fault::nth("ChangeResourceRecordSets", 1, FaultKind::Hang(NEVER)));
+        let run = lab.start(&text.replace("ttl: 60", "ttl: 90"), once());
+        lab.until("the call", || lab.server.calls().iter().any(|c| c.fault.is_some()));
+        run.signal("KILL");
+        assert_eq!(run.wait(&lab).code, 137);
+        lab.server.world().faults.clear();
+        let (text, code) = match wanted {
+            true => (text.replace("ttl: 60", "ttl: 99999999999"), 1),
+            false => (nothing(), 0),
+        };
+        let run = lab.run(&text, once().rate(4));
+        run.ends(code, &[]);
+        assert_eq!(zone(&lab, "Z1"), ["old.example.com. A 300 192.0.2.1"], "{wanted} {run}");
+        assert!(!journal(&lab).exists(), "{run}");
+    }
+}
