@@ -28,6 +28,9 @@ use crate::scope::Scope;
 /// How long a volume may take to be made or detached.
 const AT_REST: Duration = Duration::from_secs(60);
 
+/// How long it may take, at most, to put back what is not wanted: then the run goes its way.
+const SETTLE: Duration = Duration::from_secs(120);
+
 impl DomainRun {
     /// Looks at what was inherited and puts back what no directive wants. What cannot be put back stays in the journal,
     /// and the run goes on without it.
@@ -36,6 +39,7 @@ impl DomainRun {
         if inherited.is_empty() {
             return;
         }
+        let scope = &scope.within(SETTLE).early();
         // Last in, first out.
         for hold in inherited.into_iter().rev() {
             let wanted = match &hold {
@@ -123,10 +127,13 @@ impl DomainRun {
             Hold::Record(r) => self.restore_record(&RecordHold { written: Done::Maybe, ..r.clone() }, scope),
             Hold::Volume(v) => self.put_volume_back(v, scope),
         };
-        self.ledger(|l| {
-            l.inherited.retain(|h| *h != hold);
-            l.left.extend(end.is_err().then_some(hold));
-        });
+        // Where the time for it was over, a roll-back and the end of this run try again.
+        if end.is_ok() || scope.check().is_ok() {
+            self.ledger(|l| {
+                l.inherited.retain(|h| *h != hold);
+                l.left.extend(end.is_err().then_some(hold));
+            });
+        }
         if let Err(what) = &end {
             log::error!("what an earlier run left cannot be put back: {what}");
         }
@@ -145,7 +152,9 @@ impl DomainRun {
             Done::Maybe => self.is_here(v, &id, scope)?,
             Done::Yes => {
                 let now = self.describe(scope, &id).map_err(failed)?;
-                now.is_some_and(|now| matches!(standing(&now, &me, &now.zone), Standing::Here(at) if v.is_at(&at)))
+                // Also where it is being detached: that it comes to an end is waited for.
+                let now = now.map(|now| now.attachments).unwrap_or_default();
+                now.iter().any(|a| a.instance_id == me && v.is_at(&a.device))
             }
         };
         if here {

@@ -147,3 +147,31 @@ fn a_record_is_put_back_after_two_kills_of_which_the_second_wrote_nothing() {
         assert!(!journal(&lab).exists(), "{run}");
     }
 }
+
+#[test]
+fn a_signal_while_it_is_put_back_does_not_leave_it() {
+    let lab = Lab::new();
+    lab.pool_of(1);
+    killed_in_command(&lab, &pool(HOLD));
+    lab.fault(Fault::nth("DetachVolume", 1, FaultKind::Hang(NEVER)));
+    let run = lab.start(&nothing(), once().rate(4));
+    lab.until("the call", || lab.count("DetachVolume") > 0);
+    run.signal("TERM");
+    let run = run.wait(&lab);
+    run.ends(0, &[]);
+    lab.nothing_left(&run);
+    assert!(!journal(&lab).exists(), "{run}");
+}
+
+#[test]
+fn what_does_not_let_itself_be_put_back_leaves_time_for_the_run() {
+    let lab = Lab::new();
+    lab.pool_of(1);
+    lab.volume(VolumeSpec::default().id(&id(9)));
+    killed_in_command(&lab, &pool(HOLD));
+    lab.knobs(|k| k.detaching_ms = 1 << 40);
+    let text = config(&volume("x", "/dev/xvdg", &format!(r#""volume-id": "{}""#, id(9))));
+    let run = lab.run(&text, once().rate(60));
+    run.ends(0, &["cannot be put back", "ready: d started"]);
+    assert!(journal(&lab).exists(), "{run}");
+}
