@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::Journal;
 use super::{DomainRun, lock};
 use crate::aws::route53::RecordSet;
+use crate::plan::devices::same_device;
 
 /// Which directive a hold belongs to: its path in the config.
 pub(crate) type Key = String;
@@ -88,6 +89,13 @@ pub(crate) struct VolumeHold {
     /// A run of this transaction that was killed had it before: what is mounted from it was mounted since its claim.
     #[serde(skip)]
     pub(crate) inherited: bool,
+}
+
+impl VolumeHold {
+    /// Whether an attachment as `device` can be the one of this hold: under another name it is somebody else's.
+    pub(super) fn is_at(&self, device: &str) -> bool {
+        self.device.is_empty() || same_device(&self.device, device)
+    }
 }
 
 /// Record sets in a transaction.

@@ -118,11 +118,15 @@ impl DomainRun {
         if let Some(t) = tagging {
             let _ = t.join();
         }
-        let Some(id) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(()) };
+        if used {
+            log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
+            return Ok(());
+        }
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
-            Done::Maybe => self.is_here(&id, scope)?,
+            Done::Maybe => self.is_here(v, &id, scope)?,
         };
         if attached {
             self.let_go(v, &id, scope)?;
@@ -143,10 +147,11 @@ impl DomainRun {
         }
     }
 
-    /// The volume's id; looked for by its token where the answer of CreateVolume is missing.
-    pub(super) fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<String>, String> {
+    /// The volume's id; looked for by its token where the answer of CreateVolume is missing. What is found so may be
+    /// older than the call, and (`true`) have been attached once.
+    pub(super) fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<(String, bool)>, String> {
         if let Some(id) = &v.volume_id {
-            return Ok(Some(id.clone()));
+            return Ok(Some((id.clone(), false)));
         }
         let Some(token) = &v.token else { return Ok(None) };
         let mut pause = Duration::from_millis(500);
@@ -156,7 +161,8 @@ impl DomainRun {
                 .find_by_token(token, scope)
                 .map_err(|f| format!("a volume that may have been created with the client token {token}: {f}"))?;
             if let Some(found) = found {
-                return Ok(Some(found.id));
+                let used = found.tag(tags::TS_USED).is_some();
+                return Ok(Some((found.id, used)));
             }
             if scope.sleep(pause).is_err() {
                 break;
@@ -167,13 +173,13 @@ impl DomainRun {
     }
 
     /// Whether a claim with an unknown end worked.
-    pub(super) fn is_here(&self, id: &str, scope: &Scope) -> Result<bool, String> {
+    pub(super) fn is_here(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<bool, String> {
         let facts = self.shared.facts();
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
             let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
-                Some(Standing::Here(_)) => return Ok(true),
+                Some(Standing::Here(at)) => return Ok(v.is_at(&at)),
                 // It may be an old picture: look some times before believing it.
                 Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
                 _ => return Ok(false),

@@ -37,6 +37,7 @@ mod original;
 mod permissions;
 mod races;
 mod records;
+mod recovery;
 mod rollback;
 mod rollback_records;
 mod rollback_stop;
