@@ -3,7 +3,8 @@
 use std::process::Stdio;
 
 use crate::kit::{on, one, sh};
-use crate::lab::{How, Lab, no_secrets, once};
+use crate::lab::{How, Lab, once};
+use crate::secrets;
 
 /// Runs to the end with standard error at `stderr`. What the kernel's log and the other one got.
 fn run(lab: &Lab, how: How, config: &str, stderr: impl Into<Stdio>) -> (i32, String, String) {
@@ -12,7 +13,7 @@ fn run(lab: &Lab, how: How, config: &str, stderr: impl Into<Stdio>) -> (i32, Str
     let status = command.stdout(Stdio::null()).stderr(stderr).status().unwrap();
     let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
     let (kernel, other) = (read(&lab.root(&lab.me).join("dev/kmsg")), read(&log));
-    no_secrets(lab, &kernel);
+    secrets::none_in(lab, &kernel);
     (status.code().unwrap(), kernel, other)
 }
 
