@@ -356,6 +356,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         disk: None,
         tags_before: Vec::new(),
         transit_removed: false,
+        formatting: false,
         inherited: true,
     }
 }
