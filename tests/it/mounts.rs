@@ -115,15 +115,15 @@ fn a_tag_that_cannot_be_taken_off_is_no_consent() {
 
 #[test]
 fn what_holds_anything_is_never_formatted() {
-    let gpt = |disk: &mut Vec<u8>| disk[512..520].copy_from_slice(b"EFI PART");
-    let byte = |disk: &mut Vec<u8>| *disk.last_mut().unwrap() = 1;
-    let luks = |disk: &mut Vec<u8>| disk[..6].copy_from_slice(b"LUKS\xba\xbe");
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 3] =
-        [("it holds GPT", &gpt), ("it holds data of an unknown kind", &byte), ("it holds LUKS", &luks)];
-    for (why, change) in cases {
+    let cases: [(&str, usize, &[u8]); 3] = [
+        ("it holds GPT", 512, b"EFI PART"),
+        ("it holds data of an unknown kind", (32 << 20) - 1, &[1]),
+        ("it holds LUKS", 0, b"LUKS\xba\xbe"),
+    ];
+    for (why, at, there) in cases {
         let Some((lab, disk)) = with_disk(blank, true) else { return };
         let mut bytes = vec![0; 32 << 20];
-        change(&mut bytes);
+        bytes[at..at + there.len()].copy_from_slice(there);
         fs::write(&disk.device, &bytes).unwrap();
         let run = lab.run(&config(&x(FORMAT)), once());
         run.ends(1, &[why]);
