@@ -86,6 +86,9 @@ pub(crate) struct VolumeHold {
     pub(crate) tags_before: Vec<(String, String, Option<String>)>,
     /// `user:ec2fd.in-transit` was taken off.
     pub(crate) transit_removed: bool,
+    /// `mkfs` was begun on it, on a disk that was proven blank, and has not ended well.
+    #[serde(default)]
+    pub(crate) formatting: bool,
     /// A run of this transaction that was killed had it before: what is mounted from it was mounted since its claim.
     #[serde(skip)]
     pub(crate) inherited: bool,

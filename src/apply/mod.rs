@@ -14,6 +14,7 @@ pub(crate) mod disk;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod mount;
 pub(crate) mod record;
 pub(crate) mod rollback;
 pub(crate) mod settle;

@@ -370,6 +370,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         disk: None,
         tags_before: Vec::new(),
         transit_removed: false,
+        formatting: false,
         inherited: true,
     }
 }

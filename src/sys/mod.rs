@@ -10,8 +10,10 @@ pub(crate) mod holders;
 pub(crate) mod hostname;
 pub(crate) mod journal;
 pub(crate) mod lock;
+pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;
+pub(crate) mod probe;
 mod run_dir;
 pub(crate) mod signals;
 

@@ -88,24 +88,25 @@ pub(super) fn read(root: &Root, path: &Path) -> Vec<Mount> {
     text.split(|b| *b == b'\n').filter_map(Mount::parse).collect()
 }
 
-fn read_own(root: &Root) -> Vec<Mount> {
+/// All mounts that this process sees, in the order of mounting.
+pub(super) fn own(root: &Root) -> Vec<Mount> {
     read(root, Path::new("/proc/self/mountinfo"))
 }
 
 /// What is mounted from the disk at `node`, a partition of it or something built on it, in the order of mounting.
 pub(crate) fn mounts_of(root: &Root, node: &Path) -> Vec<Mount> {
     let tree = DiskTree::of(root, node);
-    read_own(root).into_iter().filter(|m| m.is_on(root, &tree)).collect()
+    own(root).into_iter().filter(|m| m.is_on(root, &tree)).collect()
 }
 
 /// Whether `/` is on a device of `tree`.
 pub(super) fn holds_root(root: &Root, tree: &DiskTree) -> bool {
-    read_own(root).iter().any(|m| m.point == Path::new("/") && m.is_on(root, tree))
+    own(root).iter().any(|m| m.point == Path::new("/") && m.is_on(root, tree))
 }
 
 /// What is mounted at `/`.
 pub(super) fn root_sources(root: &Root) -> Vec<String> {
-    read_own(root).into_iter().filter(|m| m.point == Path::new("/")).map(|m| m.source).collect()
+    own(root).into_iter().filter(|m| m.point == Path::new("/")).map(|m| m.source).collect()
 }
 
 /// What was mounted when the run began.
@@ -115,7 +116,7 @@ pub(crate) struct MountSet(BTreeSet<Mount>);
 impl MountSet {
     /// What is mounted now.
     pub(crate) fn take(root: &Root) -> MountSet {
-        MountSet(read_own(root).into_iter().collect())
+        MountSet(own(root).into_iter().collect())
     }
 }
 

@@ -49,6 +49,7 @@ fn hold() -> impl Strategy<Value = Hold> {
                 disk: None,
                 tags_before,
                 transit_removed: seen,
+                formatting: seen,
                 inherited: true,
             })
         },
