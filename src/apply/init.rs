@@ -124,6 +124,7 @@ impl DomainRun {
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
         scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        self.uses(d, a);
         let mounted = d.mount.as_ref().map(|m| self.mount(d, m, a, scope)).transpose()?;
         if !self.shared.exec_enabled {
             return Ok(());

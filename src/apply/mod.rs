@@ -16,6 +16,7 @@ pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod record;
+pub(crate) mod release;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod tidy;
@@ -138,6 +139,8 @@ pub(crate) struct DomainRun {
     /// `{transaction_log}`: the calls that changed something, in order.
     calls: Mutex<Vec<Value>>,
     ledger: Mutex<Ledger>,
+    /// What its directives use.
+    in_use: Mutex<Vec<release::InUse>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
     /// Threads that still write tags on volumes, by directive.
@@ -152,6 +155,7 @@ impl DomainRun {
             config: config.clone(),
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
+            in_use: Mutex::default(),
             abandoned: Arc::default(),
             tagging: Mutex::new(Vec::new()),
         }

@@ -19,7 +19,7 @@ use crate::macros::Template;
 use crate::plan::tags;
 use crate::scope::Scope;
 use crate::sys::probe::{self, Content, Found};
-use crate::sys::{block, mounting};
+use crate::sys::{beside, block, mounting};
 
 /// What `user:ec2fd.format` says where a volume may be formatted.
 const CONSENT: &str = "if-blank";
@@ -242,8 +242,7 @@ impl DomainRun {
 /// A disk that does not answer ends with the scope.
 fn look(disk: &File, scope: &Scope) -> Result<Content, String> {
     let disk = disk.try_clone().map_err(|e| e.to_string())?;
-    let looked = mounting::bounded("probe", scope, move || probe::probe(&disk))?;
-    looked.map_err(|e| format!("what is on it cannot be told: {e}"))
+    beside(scope, Box::new(move || probe::probe(&disk))).map_err(|e| format!("what is on it cannot be told: {e}"))
 }
 
 /// Whether the config's name of a file system fits what was found. The kernel mounts all of ext as ext4.

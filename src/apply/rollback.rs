@@ -25,6 +25,7 @@ const UNSEEN_ROUNDS: u32 = 4;
 impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
+        self.uses_no_more(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
         // Whatever happens to the records, half of the time is the volumes'.

@@ -321,6 +321,12 @@ impl DomainRun {
         all
     }
 
+    /// Whether tags of what was committed are still to be written.
+    pub(super) fn has_tags_to_write(&self) -> bool {
+        let l = lock(&self.ledger);
+        !(l.committed.is_empty() && l.to_tidy.is_empty())
+    }
+
     /// The tags of what was committed are as up to date as they will be.
     pub(super) fn tidied(&self) {
         self.ledger(|l| {

@@ -116,8 +116,19 @@ pub(crate) struct VolumeDirective {
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
     /// `mount`.
     pub(crate) mount: Option<Mount>,
+    /// `release`.
+    pub(crate) release: Option<Release>,
     /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
+}
+
+/// When a volume is unmounted and detached while the instance lives on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Release {
+    /// On these events, after their commands.
+    pub(crate) on: Vec<Event>,
+    /// A disk that is held is unmounted all the same, in a way that loses what is written to it later.
+    pub(crate) lazy: bool,
 }
 
 /// One entry of `update-route53`.

@@ -1,8 +1,10 @@
-//! `mount` of an `attach-volume` directive.
+//! `mount` and `release` of an `attach-volume` directive.
 
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
+use super::{Release, exec};
+use crate::model::Event;
 
 const KEYS: [&str; 10] = ["path", "fstype", "options", "format", "label", "owner", "group", "mode", "fsck", "grow"];
 
@@ -66,6 +68,31 @@ pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {
         format,
         label,
     })
+}
+
+/// Reads `o.release`: `["interrupted"]`, or `{ on: ["interrupted"], lazy: true }`.
+pub(super) fn release(r: &mut Reader, o: &Object<'_>) -> Option<Release> {
+    let node = o.get("release")?;
+    let path = o.path_of("release");
+    let (nodes, lazy) = match &node.value {
+        Value::Array(_) => (r.array(o, "release"), false),
+        _ => {
+            let inner = r.object(node, &path, &["on", "lazy"])?;
+            r.required(&inner, "on")?;
+            (r.array(&inner, "on"), r.bool(&inner, "lazy", false))
+        }
+    };
+    let mut on = Vec::new();
+    for (path, node) in nodes {
+        let Some(event) = r.text(node, &path).and_then(|word| exec::event(r, word, &path, node.at)) else { continue };
+        if matches!(event, Event::Starting | Event::Started) {
+            let text = format!("nothing is released on {}: interrupted, stopping and failed are", event.name());
+            r.problem(&path, node.at, text);
+        } else if !on.contains(&event) {
+            on.push(event);
+        }
+    }
+    Some(Release { on, lazy })
 }
 
 /// An absolute path that says where it leads: no `.`, no `..`, no final slash.

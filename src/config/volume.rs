@@ -8,8 +8,8 @@ use super::problem::quoted;
 use super::reader::{Object, Reader};
 use super::{PoolPref, Source, VolumeDirective, exec, mount};
 
-const KEYS: [&str; 9] =
-    ["source", "device", "volume-id", "pool-name", "pool-pref", "create", "critical", "exec", "mount"];
+const KEYS: [&str; 10] =
+    ["source", "device", "volume-id", "pool-name", "pool-pref", "create", "critical", "exec", "mount", "release"];
 
 const POOL_PREFS: [(&str, PoolPref); 4] = [
     ("index", PoolPref::Index),
@@ -106,6 +106,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirec
         pool_pref,
         create,
         mount: mount::mount(r, o),
+        release: mount::release(r, o),
         exec,
     })
 }

@@ -5,16 +5,15 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::fs::{Gid, IFlags, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use super::Root;
 use super::disk_tree::{DiskTree, number_of_node};
 use super::mounts::{self, Mount};
+use super::{Root, beside};
 use crate::scope::Scope;
 
 /// How long somebody else (udev looks at each new disk) may have the disk open.
@@ -122,7 +121,7 @@ pub(crate) fn make_point(point: &Path) -> io::Result<Option<&'static str>> {
     Ok(None)
 }
 
-/// Mounts, in a thread of its own: a dead disk may never answer, and the scope must end all the same.
+/// Mounts the disk at `node` on `point`. A dead disk may never answer; then it ends with the scope.
 pub(crate) fn mount(node: &Path, point: &Path, fstype: &str, options: &str, scope: &Scope) -> Result<(), String> {
     let (flags, rest) = self::options(options);
     // The kernel refuses a second file system with the same UUID, which every copy of an XFS has.
@@ -134,25 +133,12 @@ pub(crate) fn mount(node: &Path, point: &Path, fstype: &str, options: &str, scop
     };
     let data = CString::new(rest).map_err(|e| e.to_string())?;
     let (node, point, fstype) = (node.to_owned(), point.to_owned(), fstype.to_owned());
-    let work = move || rustix::mount::mount(&node, &point, fstype.as_str(), flags, Some(data.as_c_str()));
-    match bounded("mount", scope, work)? {
-        Ok(()) => Ok(()),
-        Err(Errno::NODEV) => Err("this kernel does not know the file system".to_owned()),
-        Err(Errno::INVAL) => Err("the kernel takes neither the options nor the file system (see its log)".to_owned()),
-        Err(e) => Err(io::Error::from(e).to_string()),
-    }
-}
-
-/// Does what may never end; then it is left behind.
-pub(crate) fn bounded<T: Send + 'static>(
-    what: &str,
-    scope: &Scope,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    let (done, wait) = mpsc::channel();
-    let thread = std::thread::Builder::new().name(what.to_owned()).spawn(move || drop(done.send(work())));
-    thread.map_err(|e| e.to_string())?;
-    wait.recv_timeout(scope.clock.real(scope.remaining())).map_err(|_| "the disk does not answer".to_owned())
+    let work = move || Ok(rustix::mount::mount(&node, &point, fstype.as_str(), flags, Some(data.as_c_str()))?);
+    beside(scope, Box::new(work)).map_err(|e| match Errno::from_io_error(&e) {
+        Some(Errno::NODEV) => "this kernel does not know the file system".to_owned(),
+        Some(Errno::INVAL) => "the kernel takes neither the options nor the file system (see its log)".to_owned(),
+        _ => e.to_string(),
+    })
 }
 
 /// Sets owner, group and permissions of what is mounted at `point`.

@@ -188,6 +188,19 @@ pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &S
     }
 }
 
+/// Takes the mounts of the disk at `node` out of the tree, written out before. They live on, unseen, until the last
+/// process that uses them ends: what it writes after a detachment is lost. Only where somebody asked for it.
+pub(crate) fn unmount_lazily(root: &Root, node: &Path) -> io::Result<()> {
+    for mount in mounts_of(root, node).iter().rev() {
+        if let Ok(dir) = std::fs::File::open(&mount.point) {
+            rustix::fs::syncfs(&dir)?;
+        }
+        rustix::mount::unmount(&mount.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        log::warn!("unmounted {} lazily", mount.point.display());
+    }
+    Ok(())
+}
+
 enum Failed {
     Busy,
     Other(String),

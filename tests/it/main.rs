@@ -40,6 +40,7 @@ mod permissions;
 mod races;
 mod records;
 mod recovery;
+mod releases;
 mod rollback;
 mod rollback_records;
 mod rollback_stop;

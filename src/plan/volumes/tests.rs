@@ -21,6 +21,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         pool_pref: PoolPref::Index,
         create: Some(serde_json::Map::new()),
         mount: None,
+        release: None,
         exec: Vec::new(),
     }
 }
