@@ -75,7 +75,7 @@ fn when_no_call_is_ever_answered_init_ends_with_its_default_budget() {
 fn when_nothing_is_answered_from_the_claim_on_the_roll_back_ends_with_its_budget_and_names_what_is_left() {
     let lab = fast(100);
     let volume = lab.pool_volume("d", "p");
-    let holds = sh("touch $LAB/holds; until [ -e $LAB/go ]; do sleep 0.02; done");
+    let holds = sh("touch $LAB/holds; until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.02; done");
     let text = one(&format!(
         r#""attach-volume": [{{ {POOL}, exec: [{{ lines: [{holds}] }}] }}], "update-route53": [{}], exec: [{}]"#,
         record("a.example.com", ""),
@@ -137,7 +137,7 @@ fn tags_that_hang_leave_the_roll_back_time_to_detach() {
 fn a_notice_while_every_call_hangs_leaves_time_for_the_commands() {
     let lab = fast(20);
     lab.pool_volume("d", "p");
-    let holds = sh("touch $LAB/holds; until [ -e $LAB/go ]; do sleep 0.02; done");
+    let holds = sh("touch $LAB/holds; until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.02; done");
     let text = one(&format!(
         r#""attach-volume": [{{ {POOL}, exec: [{{ lines: [{holds}] }}] }}], exec: [{}]"#,
         on(&["interrupted"], &[note_time(), sh("sleep 600")])
