@@ -187,12 +187,14 @@ pub(crate) fn node_ready(node: &Path, scope: &Scope) -> io::Result<()> {
     let node = node.to_path_buf();
     let read = move || {
         let mut file = File::open(node)?;
+        let mut sector = Vec::new();
         if file.metadata()?.file_type().is_block_device() {
-            file.read_exact(&mut [0; 512])?;
+            sector.resize(512, 0);
+            file.read_exact(&mut sector)?;
         }
-        Ok(())
+        Ok(sector)
     };
-    beside(scope, Box::new(read))
+    beside(scope, Box::new(read)).map(drop)
 }
 
 /// The pace at which something that happens in the machine is looked for: every 5 ms in the first second, then every

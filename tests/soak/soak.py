@@ -111,7 +111,7 @@ class Soak:
             "topics": [TOPIC],
         })
         environment = self.world.environment(
-            self.world.instances[0], SOAK=self.dir, EC2FLEETD_CLOCK=f"rate={rate}")
+            self.world.instances[0], SOAK=self.dir, EC2FLEETD_CLOCK=f"rate={rate},offset={-2 * HOUR}")
         self.log = open(self.dir / "log", "w+", encoding="utf-8")
         self.daemon = subprocess.Popen([program("EC2FLEETD", "ec2fleetd")], env=environment, cwd=self.dir,
                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
