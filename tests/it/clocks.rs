@@ -119,15 +119,15 @@ fn credentials_that_ended_are_renewed_once_for_all_services() {
 fn credentials_are_renewed_before_their_end_and_nothing_is_refused() {
     let lab = Lab::new();
     let mut world = lab.server.world();
-    // The service has new ones 5 minutes before the end; a command takes 8 minutes.
+    // The service has new ones 5 minutes before the end; a command takes 2 of the 6.
     world.instances.get_mut(&lab.me).unwrap().credential_life_ms = 6 * 60 * 1000;
     world.rotate_credentials(&lab.me);
-    world.knobs.clock_rate = 400;
+    world.knobs.clock_rate = 100;
     world.knobs.signature_window_s = 3600;
     drop(world);
     let slept = on(&["starting"], &[sh("sleep 1.2")]);
     let text = all_services(&lab, &slept).replacen('{', "{ timeout: 86400,", 1);
-    let run = lab.run(&text, once().rate(400));
+    let run = lab.run(&text, once().rate(100));
     run.ends(0, &["ready: d started"]);
     assert!(refused(&lab).is_empty(), "{run}");
     assert!(fetched(&lab) >= 2, "{run}");
