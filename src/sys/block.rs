@@ -188,12 +188,14 @@ pub(crate) fn node_ready(node: &Path, scope: &Scope) -> io::Result<()> {
     let node = node.to_path_buf();
     let read = move || {
         let mut file = File::open(node)?;
+        let mut sector = Vec::new();
         if file.metadata()?.file_type().is_block_device() {
-            file.read_exact(&mut [0; 512])?;
+            sector.resize(512, 0);
+            file.read_exact(&mut sector)?;
         }
-        Ok(())
+        Ok(sector)
     };
-    beside(scope, Box::new(read))
+    beside(scope, Box::new(read)).map(drop)
 }
 
 /// The pace at which disks are looked for. It costs a scan of sysfs each time.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::parallel;
 use crate::scope::Scope;
 
 /// What stands before `/dev`, `/sys`, `/proc` and `/run`: nothing, or the directory in `EC2FLEETD_ROOT`.
@@ -66,15 +67,9 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Does what may take very long, and on a dead disk for ever. It has a thread of its own, so that `scope` still ends:
 /// that is `TimedOut`, and the thread is left behind.
-pub(crate) fn beside<T: Send + 'static>(
-    scope: &Scope,
-    work: Box<dyn FnOnce() -> io::Result<T> + Send>,
-) -> io::Result<T> {
+pub(crate) fn beside(scope: &Scope, work: Box<dyn FnOnce() -> io::Result<Vec<u8>> + Send>) -> io::Result<Vec<u8>> {
     let (done, wait) = mpsc::channel();
-    let work = move || {
-        let _ = done.send(work());
-    };
-    std::thread::Builder::new().name("beside".into()).spawn(work)?;
+    parallel::background("beside", Box::new(move || drop(done.send(work()))));
     loop {
         match wait.recv_timeout(scope.clock.nap(scope.remaining()).min(LOOK)) {
             Ok(end) => return end,

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::kit::{one, record};
-use crate::lab::{Lab, once};
+use crate::lab::{How, Lab, once};
 use crate::matrix::all;
 
 /// Where a server stops to answer, or begins to trickle.
@@ -176,5 +176,21 @@ fn a_metadata_service_that_hangs_anywhere_is_named_in_the_end() {
             1,
             &["cannot read the instance's metadata: cannot read /latest/", "the time for it is over; last: ", &url],
         );
+    });
+}
+
+#[test]
+fn a_proxy_that_hangs_anywhere_ends_each_try_and_then_init() {
+    let cases = [HTTP[0], HTTP[1], HTTP[4]];
+    all(&cases, |case| {
+        let lab = Lab::new();
+        // What it answers does not matter: it never gets that far.
+        let proxy = format!("http://127.0.0.1:{}", bad_peer(&lab.server.http_url(), *case));
+        let text = timed(60, &format!("\"update-route53\": [{}]", record("a.example.com", "")));
+        let run = lab.run(&text, How { tls: true, ..once() }.rate(RATE).env("HTTPS_PROXY", &proxy));
+        let what =
+            "cannot list the records at a.example.com. in hosted zone Z1: the time for it is over; last answer: ";
+        run.ends(1, &[what, "no answer in time"]);
+        assert!(run.log.matches("no answer in time").count() >= 3, "{case:?} {run}");
     });
 }

@@ -111,10 +111,12 @@ class Soak:
             "topics": [TOPIC],
         })
         environment = self.world.environment(
-            self.world.instances[0], SOAK=self.dir, EC2FLEETD_CLOCK=f"rate={rate}")
+            self.world.instances[0], SOAK=self.dir, EC2FLEETD_CLOCK=f"rate={rate},offset={-2 * HOUR}")
         self.log = open(self.dir / "log", "w+", encoding="utf-8")
-        self.daemon = subprocess.Popen([program("EC2FLEETD", "ec2fleetd")], env=environment, cwd=self.dir,
-                                       stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        # In a session of its own: Ctrl-C ends the soak, and the daemon is to end by a notice.
+        self.daemon = subprocess.Popen(
+            [program("EC2FLEETD", "ec2fleetd")], env=environment, cwd=self.dir, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         self.until("started", lambda: "watching for interruptions" in self.said())
         self.until("the first message", lambda: self.messages() == ["started"])
         self.began = time.monotonic()
