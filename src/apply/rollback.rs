@@ -119,6 +119,10 @@ impl DomainRun {
             log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
             return Ok(());
         }
+        if super::lock(&self.shared.kept_volumes).contains(&id) {
+            log::info!("{id} stays: another domain has it too");
+            return Ok(());
+        }
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
