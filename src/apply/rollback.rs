@@ -195,9 +195,10 @@ impl DomainRun {
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
     pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
         self.shared.runner.end_group(&v.key, scope);
-        let Some(disk) = &v.disk else { return Ok(()) };
-        let before = if v.inherited { &MountSet::default() } else { &self.shared.mounts_before };
-        mounts::unmount_all(&self.shared.root, disk, before, scope)
+        let Some(disk) = self.disk_now(v, id) else { return Ok(()) };
+        // Commands run when the disk was seen: before that, nothing on it is theirs.
+        let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
+        mounts::unmount_all(&self.shared.root, &disk, before, scope)
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 
