@@ -20,6 +20,7 @@ mod interruption;
 mod journal;
 mod layers;
 mod matrix;
+mod matrix_changed;
 mod matrix_faults;
 mod matrix_kills;
 mod metadata;
