@@ -205,7 +205,13 @@ impl DomainRun {
 
     /// The domain stands: from here on nothing takes its volumes and records away.
     pub(crate) fn commit(&self) {
+        let mut kept = lock(&self.shared.kept_volumes);
+        kept.extend(self.config.volumes.iter().filter_map(|d| d.volume_id.clone()));
         self.ledger(|l| {
+            kept.extend(l.held.iter().filter_map(|h| match h {
+                Hold::Volume(v) => v.volume_id.clone(),
+                Hold::Record(_) => None,
+            }));
             for hold in std::mem::take(&mut l.held) {
                 let Hold::Volume(v) = hold else { continue };
                 let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };

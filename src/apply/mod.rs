@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) transaction_id: String,
     /// Records (zone and name) of domains that stand: the roll-back of another domain that has them too leaves them.
     pub(crate) kept_records: Mutex<BTreeSet<(String, String)>>,
+    /// Volumes of domains that stand, in the same way.
+    pub(crate) kept_volumes: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.

@@ -124,6 +124,10 @@ impl DomainRun {
             log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
             return Ok(());
         }
+        if super::lock(&self.shared.kept_volumes).contains(&id) {
+            log::info!("{id} stays: another domain has it too");
+            return Ok(());
+        }
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
@@ -196,9 +200,10 @@ impl DomainRun {
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
     pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
         self.shared.runner.end_group(&v.key, scope);
-        let Some(disk) = &v.disk else { return Ok(()) };
-        let before = if v.inherited { &MountSet::default() } else { &self.shared.mounts_before };
-        mounts::unmount_all(&self.shared.root, disk, before, scope)
+        let Some(disk) = self.disk_now(v, id) else { return Ok(()) };
+        // Commands run when the disk was seen: before that, nothing on it is theirs.
+        let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
+        mounts::unmount_all(&self.shared.root, &disk, before, scope)
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 

@@ -219,6 +219,8 @@ impl DomainRun {
             v.key.clone_from(&d.path);
             device.clone_into(&mut v.device);
             v.attached = Done::Yes;
+            // No command of that run has seen the disk: what is mounted is somebody else's.
+            v.inherited = v.disk.is_some();
             let made = now.tag(tags::TRANSC_ID).filter(|t| create::is_token(t) && now.tag(tags::OWNER) == Some(&me));
             if v.origin == Origin::Created || made.is_some() {
                 // Commands may have run on it: it is never deleted.

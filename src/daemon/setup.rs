@@ -169,6 +169,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
             facts: RwLock::new(Arc::new(facts)),
             asked_again: Mutex::default(),
             kept_records: Mutex::default(),
+            kept_volumes: Mutex::default(),
             zones: Zones::default(),
             transaction_id,
             seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),

@@ -30,6 +30,7 @@ mod journal;
 mod layers;
 mod loops;
 mod matrix;
+mod matrix_changed;
 mod matrix_faults;
 mod matrix_kills;
 mod metadata;

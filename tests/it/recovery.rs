@@ -175,3 +175,19 @@ fn what_does_not_let_itself_be_put_back_leaves_time_for_the_run() {
     run.ends(0, &["cannot be put back", "ready: d started"]);
     assert!(journal(&lab).exists(), "{run}");
 }
+
+#[test]
+fn a_volume_that_two_domains_name_is_not_taken_from_the_one_that_stands() {
+    let of = |device: &str, script: &str| directive("x", device, &format!(r#""volume-id": "{}""#, id(1)), script);
+    let d = of("/dev/xvdf", "touch $LAB/claimed; until [ -e $LAB/used ]; do sleep 0.02; done; exit 1");
+    let e = of("", "until [ -e $LAB/claimed ]; do sleep 0.02; done; touch $LAB/used");
+    let text = format!(
+        r#"{{ domains: {{ d: {{ "attach-volume": [{d}] }}, e: {{ critical: false, "attach-volume": [{e}] }} }} }}"#
+    );
+    let lab = Lab::new();
+    lab.volume(VolumeSpec::default().id(&id(1)));
+    lab.fault(Fault::first("AttachVolume", 1, FaultKind::Slow(0)));
+    let run = lab.run(&text, once().rate(4));
+    run.ends(1, &["failed: d"]);
+    lab.has(&[(&id(1), "/dev/xvdf")], &run);
+}

@@ -90,3 +90,40 @@ fn what_was_mounted_before_the_run_is_not_unmounted() {
     assert_eq!(mounts(&lab.dir), [point], "{run}");
     assert_eq!(lab.count("DetachVolume"), 0, "{run}");
 }
+
+#[test]
+fn what_was_mounted_after_a_kill_before_the_disk_was_seen_is_not_cut_off() {
+    let Some((lab, loops)) = lab(1) else { return };
+    crate::journal::killed_at(&lab, &config(&x(1, "/dev/xvdf", "true")), "AttachVolume", 1);
+    // Somebody goes on by hand.
+    let point = lab.dir.join("mnt");
+    assert!(Command::new("mount").arg(&loops[0].device).arg(&point).status().unwrap().success());
+    for (text, code) in [(config(""), 0), (config(&x(1, "/dev/xvdf", "exit 5")), 3)] {
+        let run = lab.run(&text, once().rate(10));
+        run.ends(code, &[&format!("{} stays attached as /dev/xvdf", id(1)), &format!("mount: {}", point.display())]);
+        lab.has(&[(&id(1), "/dev/xvdf")], &run);
+        assert_eq!((mounts(&lab.dir), lab.count("DetachVolume")), (vec![point.clone()], 0), "{run}");
+    }
+}
+
+#[test]
+fn a_disk_that_has_another_number_by_now_is_not_mixed_up_with_another_one() {
+    let Some((lab, loops)) = lab(2) else { return };
+    let script = "touch $LAB/first; until [ -e $LAB/go ]; do sleep 0.02; done";
+    crate::journal::killed_in_command(&lab, &config(&x(1, "/dev/xvdf", script)));
+    let point = lab.dir.join("mnt");
+    // By hand the volumes changed their places: the first disk is the second volume's now.
+    let attach = |volume: &str, device: &str| {
+        lab.take(volume, &lab.me, device);
+        lab.until("the disk", || lab.server.world().volume(volume).unwrap().attachments[0].node.is_some());
+    };
+    lab.set_attachment(&id(1), "detaching", 1);
+    lab.until("its end", || lab.server.world().volume(&id(1)).unwrap().state == "available");
+    attach(&id(2), "/dev/xvdg");
+    attach(&id(1), "/dev/xvdf");
+    assert!(Command::new("mount").arg(&loops[1].device).arg(&point).status().unwrap().success());
+    let run = lab.run(&config(""), once().rate(10));
+    run.ends(0, &[&format!("{} detached", id(1))]);
+    lab.has(&[(&id(2), "/dev/xvdg")], &run);
+    assert_eq!(mounts(&lab.dir), [point], "{run}");
+}
