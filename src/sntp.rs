@@ -71,11 +71,11 @@ fn ask_one(clock: &Clock, server: SocketAddr) -> io::Result<i64> {
     // Connected: only this server's packets are seen, and a refusal is an error at once.
     socket.connect(server)?;
     let nonce = random::bits().to_be_bytes();
-    let begin = Instant::now();
+    let (begin, patience) = (Instant::now(), clock.real(PATIENCE));
     socket.send(&question(nonce))?;
     let mut buffer = [0; 128];
     loop {
-        let left = PATIENCE.checked_sub(begin.elapsed()).filter(|d| !d.is_zero()).ok_or(io::ErrorKind::TimedOut)?;
+        let left = patience.checked_sub(begin.elapsed()).filter(|d| !d.is_zero()).ok_or(io::ErrorKind::TimedOut)?;
         socket.set_read_timeout(Some(left))?;
         let length = socket.recv(&mut buffer)?;
         let Some(time_ms) = read(buffer.get(..length).unwrap_or_default(), nonce) else { continue };

@@ -59,7 +59,7 @@ fn what_comes_before_the_answer_is_passed_over() {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = server.local_addr().unwrap();
     let dead = UdpSocket::bind("[::1]:0").and_then(|s| s.local_addr()).unwrap();
-    let clock = Clock::new(Some(&format!("offset=-1000000000,sntp={at}"))).unwrap();
+    let clock = Clock::new(Some(&format!("rate=0.1,offset=-1000000000,sntp={at}"))).unwrap();
     std::thread::spawn(move || {
         let mut asked = [0; 100];
         let (n, from) = server.recv_from(&mut asked).unwrap();

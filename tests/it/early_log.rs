@@ -95,3 +95,18 @@ fn what_goes_on_in_the_background_logs_to_the_same_place() {
     lab.until("the line of the background", || said().contains("still here\n"));
     assert!(said().contains("<6>ec2fleetd: [d] sh: still here\n"), "{}", said());
 }
+
+/// As after a switch_root, where the old `/dev` has moved away.
+#[test]
+fn a_kernels_log_that_has_moved_away_is_still_written_to() {
+    let lab = lab_with_kmsg();
+    let dev = lab.root(&lab.me).join("dev");
+    let running = lab.start(&one(""), How::default().arg("--log=kmsg"));
+    let said = |name: &str| std::fs::read_to_string(dev.join(name)).unwrap();
+    lab.until("readiness", || said("kmsg").contains("ready: d started"));
+    std::fs::rename(dev.join("kmsg"), dev.join("moved")).unwrap();
+    running.signal("TERM");
+    running.wait(&lab).ends(0, &[]);
+    assert!(said("moved").ends_with("<6>ec2fleetd: stopped\n"), "{}", said("moved"));
+    assert!(!dev.join("kmsg").exists());
+}
