@@ -119,6 +119,11 @@ impl Lab {
         self.server.world().instances[instance].spec.root.clone().unwrap()
     }
 
+    /// What a power cut or a new root does to the journals of the first instance.
+    pub(crate) fn lose_journal(&self) {
+        let _ = std::fs::remove_dir_all(self.root(&self.me).join("run/ec2fleetd"));
+    }
+
     /// A free volume in the pool `pool` of `domain`.
     pub(crate) fn pool_volume(&self, domain: &str, pool: &str) -> String {
         self.server.world().add_volume(VolumeSpec::pool(domain, pool))
@@ -131,7 +136,8 @@ impl Lab {
         path
     }
 
-    fn command(&self, config: &str, how: &How, log: &Path) -> Command {
+    /// The daemon, not started yet.
+    pub(crate) fn command(&self, config: &str, how: &How, log: &Path) -> Command {
         let me = how.instance.as_deref().unwrap_or(&self.me);
         let mut c = Command::new(env!("CARGO_BIN_EXE_ec2fleetd"));
         let url = if how.tls { self.server.https_url() } else { self.server.http_url() };

@@ -85,7 +85,7 @@ fn a_notice_is_judged_by_aws_clock() {
     let running = lab.start(&one(""), How::default().env("EC2FLEETD_CLOCK", "offset=10800"));
     running.says(&lab, "watching");
     lab.server.world().notice(&lab.me, "terminate", 120);
-    running.wait(&lab).ends(0, &["EC2 is going to terminate", "11"]);
+    running.wait(&lab).ends(0, &["EC2 is going to terminate", "interrupted: 10"]);
 }
 
 fn keys(how: How) -> How {

@@ -402,35 +402,4 @@ fn nothing_is_sent_for_nothing() {
     assert!(server.asked().is_empty());
 }
 
-#[test]
-fn credentials_that_are_refused_are_renewed_once() {
-    let role = |n: usize| {
-        let id = if n == 0 { "OLD" } else { "NEW" };
-        format!(
-            r#"{{"Code":"Success","AccessKeyId":"{id}","SecretAccessKey":"s","Token":"t","Expiration":"2099-01-01T00:00:00Z"}}"#
-        )
-    };
-    let given = AtomicU64::new(0);
-    let metadata = Script::by(move |_, asked| match asked.line.split(' ').nth(1) {
-        Some("/latest/api/token") => reply(200, "token"),
-        Some("/latest/meta-data/iam/security-credentials/") => reply(200, "r"),
-        _ => reply(200, role(usize::try_from(given.fetch_add(1, Ordering::Relaxed)).unwrap())),
-    });
-    for (accepted, requests) in [("NEW", 2), ("NONE", 2)] {
-        let server = Script::by(move |_, asked| match asked.header("authorization").unwrap().contains(accepted) {
-            true => reply(200, NONE),
-            false => error(403, "ExpiredToken", "m"),
-        });
-        let clock = Arc::new(Clock::new(None).unwrap());
-        let imds = Arc::new(Imds::new(vec![metadata.url.clone()], &clock));
-        let config = AwsConfig { env: Env::of(&[("AWS_ENDPOINT_URL", &server.url)]), profile: None };
-        let aws = Aws::new(&config, &clock, &imds).unwrap();
-        aws.set_instance_region("eu-west-1");
-        let scope = Scope::new(&clock, Duration::from_secs(20), None);
-        match aws.describe_volumes(&scope, &[]) {
-            Ok(_) => assert_eq!(accepted, "NEW"),
-            Err(e) => assert_eq!((e.class(), accepted), (Class::Auth, "NONE")),
-        }
-        assert!(server.asked().len() <= requests, "{:?}", server.lines());
-    }
-}
+mod credentials;

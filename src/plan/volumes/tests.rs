@@ -20,6 +20,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         pool_name: Some("pool".into()),
         pool_pref: PoolPref::Index,
         create: Some(serde_json::Map::new()),
+        mount: None,
         exec: Vec::new(),
     }
 }
