@@ -1,11 +1,11 @@
 # What can be done here. `make` alone lists it.
 #
 # Variables: PREFIX (/usr/local), DESTDIR (empty), UNITDIR, CONFDIR, BIN (the binary to install), ARCH (x86_64 or aarch64),
-# HOURS (of `make soak`), CARGO_TARGET_DIR (target).
+# HOURS (of `make soak`), CASES (of `make properties`), CARGO_TARGET_DIR (target).
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench soak static lint install uninstall clean
+.PHONY: help build test demo bench soak properties static lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -48,6 +48,10 @@ soak: build ## poll under trouble until Ctrl-C, or for HOURS=.. hours, and see t
 	$(CARGO) build --release --locked --example fakeaws
 	@EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' \
 	python3 tests/soak/soak.py $(if $(HOURS),--hours '$(HOURS)')
+
+# CASES: how many inputs each property test is given; `make test` gives 256.
+properties: ## the property tests with a million inputs each (CASES=1000000)
+	@CARGO='$(CARGO)' CASES='$(CASES)' python3 tests/properties.py </dev/null
 
 static: ## one static file for any Linux (ARCH=aarch64 for the other processor)
 	@CARGO='$(CARGO)' init/build-static.sh '$(ARCH)'

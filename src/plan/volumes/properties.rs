@@ -66,33 +66,35 @@ proptest! {
     }
 }
 
-proptest! {
-    // A thousand orders of 60 volumes for each of these.
-    #![proptest_config(ProptestConfig { cases: settings().cases.div_ceil(64), ..settings() })]
+/// Ids that look as random as EC2's, the same in every run of the test.
+fn some_ids(prefix: &str, crowd: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{prefix}-0{:016x}", spread(&format!("{crowd} {prefix}"), &i.to_string()))).collect()
+}
 
-    /// The launch index names a volume that is taken: the hash of the instance's id alone decides.
-    #[test]
-    fn a_crowd_with_one_index_is_spread_evenly(volumes in ids("vol", 60), instances in ids("i", 1000)) {
-        let mut pool = pool(&volumes);
+/// The launch index names a volume that is taken: the hash of the instance's id alone decides.
+#[test]
+fn a_crowd_with_one_index_is_spread_evenly() {
+    for crowd in ["one", "two", "three"] {
+        let mut pool = pool(&some_ids("vol", crowd, 60));
         pool.push(super::tests::attached("vol-00000000000000000", "i-other", "/dev/sdf", "attached"));
         let orders: Vec<Vec<String>> =
-            instances.iter().map(|me| order(&pool, PoolPref::Index, me, 0, 0)).collect();
+            some_ids("i", crowd, 1000).iter().map(|me| order(&pool, PoolPref::Index, me, 0, 0)).collect();
         // Also among those who lost the same one: their next ones differ.
         for place in [0, 1, 30] {
-            // 59 with a deviation of 11: above 130 once in a million such crowds.
+            // 59 with a deviation of 11, by the laws of chance.
             let chi = unevenness(orders.iter().map(|o| o[place].clone()), 60);
-            prop_assert!(chi < 150.0, "place {}: {}", place, chi);
+            assert!((20.0..110.0).contains(&chi), "{crowd}, place {place}: {chi}");
         }
-        // A hundred for sixty: 49 different first choices by the laws of chance, with a deviation of 3.
+        // A hundred for sixty: 49 different first choices by the same laws, with a deviation of 3.
         let firsts: BTreeSet<&String> = orders.iter().take(100).map(|o| &o[0]).collect();
-        prop_assert!(firsts.len() >= 32, "{}", firsts.len());
+        assert!((40..=58).contains(&firsts.len()), "{crowd}: {}", firsts.len());
     }
+}
 
-    #[test]
-    fn at_random_the_same_instance_is_spread_too(volumes in ids("vol", 60), seed in any::<u64>()) {
-        let pool = pool(&volumes);
-        let first = |n| order(&pool, PoolPref::Random, "i-me", 0, seed.wrapping_add(n))[0].clone();
-        let chi = unevenness((0..1000).map(first), 60);
-        prop_assert!(chi < 150.0, "{}", chi);
-    }
+#[test]
+fn at_random_the_same_instance_is_spread_too() {
+    let pool = pool(&some_ids("vol", "random", 60));
+    let first = |seed| order(&pool, PoolPref::Random, "i-me", 0, seed)[0].clone();
+    let chi = unevenness((0..1000).map(first), 60);
+    assert!((20.0..110.0).contains(&chi), "{chi}");
 }
