@@ -67,7 +67,10 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Does what may take very long, and on a dead disk for ever. It has a thread of its own, so that `scope` still ends:
 /// that is `TimedOut`, and the thread is left behind.
-pub(crate) fn beside(scope: &Scope, work: Box<dyn FnOnce() -> io::Result<Vec<u8>> + Send>) -> io::Result<Vec<u8>> {
+pub(crate) fn beside<T: Send + 'static>(
+    scope: &Scope,
+    work: Box<dyn FnOnce() -> io::Result<T> + Send>,
+) -> io::Result<T> {
     let (done, wait) = mpsc::channel();
     parallel::background("beside", Box::new(move || drop(done.send(work()))));
     loop {

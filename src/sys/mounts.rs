@@ -208,8 +208,8 @@ enum Failed {
 
 fn unmount(mount: &Mount, scope: &Scope) -> Result<(), Failed> {
     let (point, id) = (mount.point.clone(), mount.id);
-    let work = move || sync_and_unmount(&point, id).map(|()| Vec::new()).map_err(io::Error::from);
-    beside(scope, Box::new(work)).map(drop).map_err(|e| match e.kind() {
+    let work = move || sync_and_unmount(&point, id).map_err(io::Error::from);
+    beside(scope, Box::new(work)).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => Failed::Busy,
         io::ErrorKind::TimedOut => Failed::Other("its data is still being written".to_owned()),
         _ => Failed::Other(e.to_string()),

@@ -54,8 +54,7 @@ fn a_mount_that_stands_on_another_volumes_mount_goes_first() {
 #[test]
 fn a_file_that_another_process_has_open_keeps_the_volume_and_is_named() {
     let Some((lab, _loops)) = lab(1) else { return };
-    let script =
-        "mount $4 $LAB/mnt && touch $LAB/mnt/file $LAB/first; until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.02; done; exit 5";
+    let script = "mount $4 $LAB/mnt && touch $LAB/mnt/file $LAB/first; until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.02; done; exit 5";
     let run = lab.start(&config(&x(1, "/dev/xvdf", script)), once().rate(10));
     lab.until_file("first");
     let file = File::open(lab.dir.join("mnt/file")).unwrap();
