@@ -214,7 +214,10 @@ impl Imds {
             if !quiet && !self.in_trouble.swap(true, Ordering::Relaxed) {
                 log::warn!("the instance metadata service does not give {path} yet: {why}; trying on");
             }
-            last = Some(why);
+            // What was cut off by the end of the scope tells less than what came before it.
+            if last.is_none() || scope.check().is_ok() {
+                last = Some(why);
+            }
             let waited = if no_way {
                 let network = network.get_or_insert_with(Announced::network);
                 // A network that comes up is announced piece by piece: not a try for each.

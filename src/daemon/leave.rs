@@ -34,9 +34,12 @@ impl Daemon {
         let mut background = self.tidy();
         background.extend(self.fail_alone(all));
         join(background);
-        let mut left = left.to_vec();
-        left.extend(kept(all));
-        if left.is_empty() { Outcome::Failed } else { incomplete(&left) }
+        let kept = kept(all);
+        match (left.is_empty(), kept.is_empty()) {
+            (true, true) => Outcome::Failed,
+            (true, false) => incomplete("released", &kept),
+            _ => incomplete("rolled back", &[left, &kept].concat()),
+        }
     }
 
     /// `failed` commands, releases and messages of these domains, beside whatever comes next; not again for one that had

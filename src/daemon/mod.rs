@@ -132,7 +132,7 @@ impl Daemon {
                 }
                 let kept = self.stop.get().map_or_else(Vec::new, |reason| self.leave(reason));
                 join(background);
-                if kept.is_empty() { Outcome::Done } else { incomplete(&kept) }
+                if kept.is_empty() { Outcome::Done } else { incomplete("released", &kept) }
             }
             Err(outcome) => outcome,
         };
@@ -173,7 +173,7 @@ impl Daemon {
         if let Some(reason) = self.stop.get() {
             let mut left = self.roll_back(&all);
             left.extend(self.leave(reason));
-            return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
+            return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
         }
         if all.iter().any(|d| d.has_failed() && d.config.critical) {
             let left = self.roll_back(&all);
@@ -189,7 +189,7 @@ impl Daemon {
                 let tidying = self.tidy();
                 left.extend(self.leave(reason));
                 join(tidying);
-                return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
+                return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
             }
             if all.iter().any(|d| d.has_failed() && d.config.critical) {
                 return Err(self.fail(&all, &left));
@@ -205,7 +205,7 @@ impl Daemon {
             background.extend(self.tidy());
             left.extend(self.leave(reason));
             join(background);
-            return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
+            return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
         }
         let (started, late): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) =
             standing.iter().copied().partition(|d| !d.has_failed());
@@ -333,8 +333,8 @@ impl Daemon {
     }
 }
 
-fn incomplete(left: &[String]) -> Outcome {
-    log::error!("something could not be rolled back or released and needs a look:");
+fn incomplete(done: &str, left: &[String]) -> Outcome {
+    log::error!("something could not be {done} and needs a look:");
     for l in left {
         log::error!("  {l}");
     }

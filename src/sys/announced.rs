@@ -58,7 +58,7 @@ impl Announced {
     pub(crate) fn wait(&self, scope: &Scope, most: Duration) -> Result<bool, Halt> {
         let Some(socket) = &self.0 else { return scope.sleep(most).map(|()| false) };
         scope.check()?;
-        let real = scope.clock.real(most.min(scope.remaining()));
+        let real = scope.clock.nap(most.min(scope.remaining()));
         // Rounded up, or the last part of a millisecond would be a busy loop.
         let millis = i64::try_from(real.as_micros().div_ceil(1000)).unwrap_or(1000);
         let timeout = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };

@@ -161,7 +161,7 @@ fn what_cannot_be_released_at_a_stop_is_exit_code_3() {
     let running = started(&lab, &text(&x(1, r#"release: ["stopping"]"#)), How::default());
     running.signal("TERM");
     let run = running.wait(&lab);
-    run.ends(3, &["not released: ", "allow ec2:DetachVolume", "released and needs a look"]);
+    run.ends(3, &["not released: ", "allow ec2:DetachVolume", "something could not be released and needs a look:"]);
     lab.has(&[(&id(1), "/dev/xvdf")], &run);
 }
 
