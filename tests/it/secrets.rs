@@ -79,8 +79,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The places at which a secret is found: the log, what systemd and AWS were told, what was written below `/run` and
-/// `/proc` of the instance.
+/// The places at which a secret is found: the log, what systemd, the kernel's log and AWS were told, what was written
+/// below `/run` and `/proc` of the instance.
 fn leaks(lab: &Lab, root: &Path, log: &str) -> Vec<String> {
     let mut texts = vec![("the log".to_owned(), log.to_owned()), ("sd_notify".to_owned(), lab.manager.told())];
     for m in lab.server.world().messages() {
@@ -89,11 +89,11 @@ fn leaks(lab: &Lab, root: &Path, log: &str) -> Vec<String> {
     for c in lab.server.calls() {
         texts.push((format!("the parameters of {}", c.action), format!("{:?}", c.params)));
     }
-    // Some instances see the real /proc: that one is not searched.
-    let mut written = files(&root.join("run"));
-    if root.join("proc").is_dir() && !root.join("proc").is_symlink() {
-        written.extend(files(&root.join("proc")));
-    }
+    // Some instances see directories of the machine: those are not searched.
+    let own = |name: &str| !root.join(name).is_symlink();
+    let mut written: Vec<PathBuf> =
+        ["run", "proc"].into_iter().filter(|d| own(d)).flat_map(|d| files(&root.join(d))).collect();
+    written.extend(Some(root.join("dev/kmsg")).filter(|p| own("dev") && own("dev/kmsg") && p.is_file()));
     for path in written {
         let bytes = std::fs::read(&path).unwrap_or_default();
         texts.push((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
@@ -219,31 +219,30 @@ fn modes(dir: &Path) -> Vec<(PathBuf, u32)> {
 #[test]
 fn what_is_written_is_for_root_alone() {
     let lab = Lab::new();
-    let dir = lab.dir.join("runtime");
+    let root = lab.root(&lab.me);
     let text = talkative(&lab, "0");
-    let how = || How::default().env("RUNTIME_DIRECTORY", &format!("{}:/nowhere", dir.display()));
+    let how = || How::default().env("RUNTIME_DIRECTORY", "/run/unit:/run/other");
     // Killed in the midst of it, and at its end.
     let running = lab.start(&text, how());
     lab.until("a claim", || !lab.server.calls_of("AttachVolume").is_empty());
     running.signal("KILL");
     running.wait(&lab);
-    let check = |when: &str| {
-        let mut all = modes(&lab.root(&lab.me).join("run/ec2fleetd"));
-        if dir.exists() {
-            all.extend(modes(&dir));
+    let check = |when: &str, wanted: &[&str]| {
+        let dirs = ["run/ec2fleetd", "run/unit"].map(|d| root.join(d));
+        let all: Vec<_> = dirs.iter().filter(|d| d.exists()).flat_map(|d| modes(d)).collect();
+        for name in wanted {
+            assert!(all.iter().any(|(p, _)| p.ends_with(name)), "{when}: no {name} in {all:?}");
         }
-        assert!(all.iter().any(|(p, _)| p.is_file()), "{when}: nothing was written");
         for (path, mode) in all {
             let wanted = if path.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(mode, wanted, "{when}: {} has mode {mode:o}", path.display());
         }
     };
-    check("killed");
+    check("killed", &["domain.d.lock", "unit/domain.d.journal"]);
     lab.run(&text, how().once()).ends(0, &[]);
-    check("ended");
+    check("ended", &["domain.d.lock"]);
     // And nowhere else, but for what stands for the host name.
-    let root = lab.root(&lab.me);
-    for path in files(&root).into_iter().filter(|p| !p.starts_with(root.join("run/ec2fleetd"))) {
+    for path in files(&root).into_iter().filter(|p| !p.starts_with(root.join("run"))) {
         let mine = ["dev", "sys", "proc/sys/kernel"].iter().any(|d| path.starts_with(root.join(d)));
         assert!(mine, "{}", path.display());
     }
