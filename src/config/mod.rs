@@ -5,7 +5,6 @@
 
 mod check;
 mod exec;
-mod gzip;
 mod json5;
 mod mime;
 mod mount;
