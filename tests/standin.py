@@ -21,12 +21,12 @@ def program(variable, default):
 class StandIn:
     """A running stand-in; its world is made of `seed` (see tests/fakeaws/seed.rs)."""
 
-    def __init__(self, directory, seed, latency_ms=0):
+    def __init__(self, directory, seed, latency_ms=0, arguments=()):
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
         (self.dir / "seed.json").write_text(json.dumps(seed))
         command = [program("FAKEAWS", "examples/fakeaws"), "--dir", str(self.dir), "--latency-ms", str(latency_ms)]
-        command += ["--seed", str(self.dir / "seed.json")]
+        command += ["--seed", str(self.dir / "seed.json"), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         line = self.process.stdout.readline()
         if not line:

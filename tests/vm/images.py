@@ -1,0 +1,147 @@
+"""What a guest boots: kernel, initramfs, root file system. Made anew for each run, from what prepare.sh has fetched."""
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+class Archive:
+    """An initramfs being made (cpio, "newc"). Nothing in it needs the rights or the owner of a real file."""
+
+    def __init__(self):
+        self.names, self.parts = {"."}, []
+
+    def entry(self, name, mode, data=b"", device=(0, 0)):
+        name = name.strip("/")
+        parent = os.path.dirname(name)
+        if parent and parent not in self.names:
+            self.entry(parent, stat.S_IFDIR | 0o755)
+        if name in self.names:
+            return self
+        self.names.add(name)
+        fields = [len(self.names), mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0]
+        head = b"070701" + b"".join(b"%08x" % f for f in fields) + name.encode() + b"\0"
+        self.parts += [head + bytes(-len(head) % 4), data + bytes(-len(data) % 4)]
+        return self
+
+    def file(self, name, data, mode=0o755):
+        return self.entry(name, stat.S_IFREG | mode, data if isinstance(data, bytes) else data.encode())
+
+    def link(self, name, to):
+        return self.entry(name, stat.S_IFLNK | 0o777, to.encode())
+
+    def write(self, path):
+        self.entry("TRAILER!!!", 0)
+        pathlib.Path(path).write_bytes(b"".join(self.parts))
+
+
+INIT = """\
+#!/bin/busybox sh
+# The first program of the guest. What the kernel command line says: bench.ip, bench.router, bench.run (a script).
+export PATH=/bin
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sys /sys
+busybox mount -t devtmpfs dev /dev 2>/dev/null
+busybox mount -t tmpfs run /run
+for a in $(busybox cat /proc/cmdline); do
+	case $a in bench.*=*) eval "bench_${a#bench.}" ;; esac
+done
+for m in $(busybox cat /modules); do busybox insmod $m; done
+stty -F /dev/ttyS1 raw -echo
+sh </dev/ttyS1 >/dev/ttyS1 2>&1 &
+echo "bench: up, $(date +%Y)"
+. $bench_run
+sync
+poweroff -f
+"""
+
+
+class Images:
+    """All that is common to the guests of a run."""
+
+    def __init__(self, cache, scratch, binary):
+        self.cache, self.scratch, self.binary = pathlib.Path(cache), pathlib.Path(scratch), pathlib.Path(binary)
+        self.kernel = next((self.cache / "kernel/boot").glob("vmlinuz-*"))
+        self.version = self.kernel.name.removeprefix("vmlinuz-")
+        self.modules = self.cache / "kernel/lib/modules" / self.version
+        self.accel = "tcg"
+
+    def needed(self, *names):
+        """Modules, and those that they need before them: paths under the folder of modules."""
+        table = {}
+        for line in (self.modules / "modules.dep").read_text().splitlines():
+            path, _, before = line.partition(":")
+            table[path] = before.split()
+        paths = {re.sub(r"\.ko.*", "", os.path.basename(p)).replace("-", "_"): p for p in table}
+        order = []
+        for name in names:
+            if name not in paths:
+                continue  # built in
+            for path in [*reversed(table[paths[name]]), paths[name]]:
+                if path not in order:
+                    order.append(path)
+        return order
+
+    def busybox(self, archive):
+        """busybox under all of its names, and the modules of the network card."""
+        program = shutil.which("busybox")
+        archive.file("bin/busybox", pathlib.Path(program).read_bytes())
+        names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        for name in names:
+            archive.link(f"bin/{name}", "busybox")
+        order = self.needed("virtio_pci", "virtio_net", "virtio_rng")
+        for path in order:
+            archive.file(f"lib/modules/{os.path.basename(path)}", (self.modules / path).read_bytes(), 0o644)
+        archive.file("modules", "".join(f"/lib/modules/{os.path.basename(p)}\n" for p in order), 0o644)
+        for name in ("proc", "sys", "dev", "run", "tmp", "mnt"):
+            archive.entry(name, stat.S_IFDIR | 0o755)
+
+    def minimal(self, name, script, files=None):
+        """An initramfs with nothing but busybox and our binary; `script` is what /init does."""
+        archive = Archive()
+        # The console, for messages from before devtmpfs is mounted.
+        archive.entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+        archive.file("init", INIT).file("run.sh", script).file("bin/ec2fleetd", self.binary.read_bytes())
+        for path, data in (files or {}).items():
+            archive.file(path, data)
+        self.busybox(archive)
+        target = self.scratch / f"{name}.cpio"
+        archive.write(target)
+        return {"initrd": target, "append": "console=ttyS0 quiet panic=-1 bench.run=/run.sh"}
+
+    def choose_accel(self):
+        """KVM where a guest really boots in it, which is tried; emulation elsewhere."""
+        wanted = os.environ.get("VM_ACCEL")
+        if wanted:
+            self.accel = wanted
+            return
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return
+        # What was found is good until the next boot of this machine.
+        note = self.cache / "accel"
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        if note.exists() and note.read_text().split()[:1] == [boot]:
+            self.accel = note.read_text().split()[1]
+            return
+        archive = Archive()
+        archive.entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+        archive.file("init", "#!/bin/busybox sh\necho bench: booted\nexec busybox poweroff -f\n")
+        archive.file("bin/busybox", pathlib.Path(shutil.which("busybox")).read_bytes())
+        archive.write(self.scratch / "probe.cpio")
+        command = ["qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "128", "-nodefaults",
+                   "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(self.kernel), "-append",
+                   "console=ttyS0 quiet panic=-1", "-initrd", str(self.scratch / "probe.cpio")]
+        began = time.monotonic()
+        try:
+            said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10).stdout
+        except subprocess.TimeoutExpired as late:
+            said = late.stdout or b""
+        self.accel = "kvm" if b"bench: booted" in said else "tcg"
+        print(f"KVM tried for {time.monotonic() - began:.1f} s: {self.accel} it is", flush=True)
+        note.write_text(f"{boot} {self.accel}\n")
