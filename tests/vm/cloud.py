@@ -7,6 +7,7 @@ import pathlib
 import queue
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ class Cloud(StandIn):
         for instance in seed["instances"]:
             instance["guest"] = True
         super().__init__(directory, seed, arguments=["--net", ROUTER])
+        self.dhcp = dhcp(self.dir, self.where["instances"].values())
         self.guests, self.launched = {}, threading.Condition()
         self.orders = {i: queue.Queue() for i in self.instances}
         self.problems, self.closing = [], False
@@ -110,7 +112,21 @@ class Cloud(StandIn):
         for orders in self.orders.values():
             orders.put(None)
         self.listener.join(timeout=15)
+        self.dhcp.kill()
+        self.dhcp.wait()
         super().close()
+
+
+def dhcp(scratch, instances):
+    """The DHCP service of the subnet: each instance has its address."""
+    config = pathlib.Path(scratch) / "udhcpd.conf"
+    leases = "".join(f"static_lease {i['mac']} {i['ip']}\n" for i in instances)
+    (config.parent / "leases").touch()
+    config.write_text(f"start 10.0.0.200\nend 10.0.0.250\ninterface br0\nlease_file {config.parent}/leases\n"
+                      f"pidfile {config.parent}/udhcpd.pid\nopt router {ROUTER}\nopt subnet 255.255.255.0\n"
+                      f"opt dns {RESOLVER}\nopt lease 3600\n{leases}")
+    return subprocess.Popen(["busybox", "udhcpd", "-f", str(config)], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def resolver():

@@ -7,6 +7,9 @@ import stat
 import subprocess
 import time
 
+from checks import Skip
+from machine import ROUTER
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
@@ -62,6 +65,46 @@ poweroff -f
 """
 
 
+# What is the bench's own in a Debian root: an address by DHCP, a shell behind the second serial line, a unit that is
+# ordered after ours, and where the API is.
+DEBIAN = {
+    "etc/fstab": "/dev/nvme0n1 / ext4 defaults 0 0\n",
+    "etc/hostname": "bench\n",
+    "etc/machine-id": "",
+    "etc/resolv.conf": "",
+    "etc/systemd/network/bench.network": "[Match]\nName=eth*\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
+    "etc/ec2fleetd/ec2fleetd.env": f"AWS_ENDPOINT_URL=http://{ROUTER}\n",
+    # For a second unit, which wants the domain that the first one has.
+    "etc/ec2fleetd/same.jsonc": """{ domains: { data: { exec: [ { on: ['started'], lines: [ { argv: ['true'] } ] } ] } } }""",
+    "etc/systemd/system/bench-shell.service": """\
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/bin/sh -c 'stty -F /dev/ttyS1 raw -echo; exec sh </dev/ttyS1 >/dev/ttyS1 2>&1'
+[Install]
+WantedBy=sysinit.target
+""",
+    "etc/systemd/system/bench-after.service": """\
+[Unit]
+After=ec2fleetd.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'echo "bench: after ec2fleetd, which is $(systemctl is-active ec2fleetd), $(cat /mnt/data/who)"'
+[Install]
+WantedBy=multi-user.target
+""",
+}
+
+
+def put(path, text):
+    """Writes a file of a tree anew; None takes it away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if text is not None:
+        path.write_text(text)
+
+
 class Images:
     """All that is common to the guests of a run."""
 
@@ -114,6 +157,52 @@ class Images:
         target = self.scratch / f"{name}.cpio"
         archive.write(target)
         return {"initrd": target, "append": "console=ttyS0 quiet panic=-1 bench.run=/run.sh"}
+
+    def tree(self, name):
+        """A copy of the Debian tree, with our units installed as `make install` does. Its files are links: a file that is
+        there already must be taken away before it is written anew."""
+        if os.getuid() != 0 or not (self.cache / "debian.done").exists():
+            raise Skip("the Debian tree needs root")
+        tree = self.scratch / name
+        subprocess.run(["cp", "-al", self.cache / "debian", tree], check=True)
+        install = ["make", "-s", "-C", ROOT, "install", f"DESTDIR={tree}", "PREFIX=/usr", f"BIN={self.binary}"]
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+        for path in self.needed("virtio_pci", "virtio_net", "virtio_rng"):
+            target = tree / "usr/lib/modules" / self.version / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.modules / path, target)
+        for path in self.modules.glob("modules.[bo]*"):
+            shutil.copy(path, tree / "usr/lib/modules" / self.version)
+        subprocess.run(["depmod", "-b", tree, self.version], check=True)
+        return tree
+
+    def systemd(self):
+        """A root file system with systemd, ours enabled with the config in user data. Made once."""
+        image = self.scratch / "debian.ext4"
+        if not image.exists():
+            tree = self.tree("tree")
+            for path, text in DEBIAN.items():
+                put(tree / path, text)
+            for name in ("ec2fleetd", "bench-shell", "bench-after", "systemd-networkd"):
+                self.enable(tree, name)
+            for name in ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+                         "e2scrub_reap.service", "fstrim.timer", "systemd-timesyncd.service", "getty@tty1.service",
+                         "serial-getty@ttyS0.service"):
+                put(tree / "etc/systemd/system" / name, None)
+                (tree / "etc/systemd/system" / name).symlink_to("/dev/null")
+            self.pack(tree, image)
+        return {"root": image, "memory": 512, "cpus": 2,
+                "append": "root=/dev/nvme0n1 rw console=ttyS0 quiet net.ifnames=0 systemd.journald.forward_to_console=1 "
+                          "systemd.journald.max_level_console=info cloud-init=disabled systemd.show_status=0"}
+
+    def enable(self, tree, name):
+        subprocess.run(["systemctl", f"--root={tree}", "enable", "--quiet", f"{name}.service"], check=True,
+                       stderr=subprocess.DEVNULL)
+
+    def pack(self, tree, image):
+        """A file system of the files of a tree; no partitions, nothing to boot from."""
+        subprocess.run(["truncate", "-s", "2G", image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-d", tree, image], check=True)
 
     def choose_accel(self):
         """KVM where a guest really boots in it, which is tried; emulation elsewhere."""

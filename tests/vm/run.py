@@ -19,12 +19,13 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import case_initramfs  # noqa: E402
+import case_systemd  # noqa: E402
 import machine  # noqa: E402
 from checks import Skip  # noqa: E402
 from images import Images  # noqa: E402
 from standin import program  # noqa: E402
 
-CASES = [case_initramfs]
+CASES = [case_initramfs, case_systemd]
 
 
 def main():
