@@ -65,8 +65,7 @@ poweroff -f
 """
 
 
-# What is the bench's own in a Debian root: an address by DHCP, a shell behind the second serial line, a unit that is
-# ordered after ours, and where the API is.
+# What is the bench's own in a Debian root: an address by DHCP, a shell behind the second serial line, where the API is.
 DEBIAN = {
     "etc/fstab": "/dev/nvme0n1 / ext4 defaults 0 0\n",
     "etc/hostname": "bench\n",
@@ -74,8 +73,6 @@ DEBIAN = {
     "etc/resolv.conf": "",
     "etc/systemd/network/bench.network": "[Match]\nName=eth*\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
     "etc/ec2fleetd/ec2fleetd.env": f"AWS_ENDPOINT_URL=http://{ROUTER}\n",
-    # For a second unit, which wants the domain that the first one has.
-    "etc/ec2fleetd/same.jsonc": """{ domains: { data: { exec: [ { on: ['started'], lines: [ { argv: ['true'] } ] } ] } } }""",
     "etc/systemd/system/bench-shell.service": """\
 [Unit]
 DefaultDependencies=no
@@ -84,6 +81,17 @@ ExecStart=/bin/sh -c 'stty -F /dev/ttyS1 raw -echo; exec sh </dev/ttyS1 >/dev/tt
 [Install]
 WantedBy=sysinit.target
 """,
+}
+DEBIAN_APPEND = ("rw console=ttyS0 quiet net.ifnames=0 systemd.show_status=0 systemd.journald.forward_to_console=1 "
+                 "systemd.journald.max_level_console=info")
+# Nothing that a check of ours needs, and slow in emulation.
+UNWANTED = ["apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+            "e2scrub_reap.service", "fstrim.timer", "systemd-timesyncd.service", "getty@tty1.service",
+            "serial-getty@ttyS0.service", "dracut-shutdown.service", "systemd-update-utmp-runlevel.service"]
+
+SYSTEMD = {
+    # For a second unit, which wants the domain that the first one has.
+    "etc/ec2fleetd/same.jsonc": """{ domains: { data: { exec: [ { on: ['started'], lines: [ { argv: ['true'] } ] } ] } } }""",
     "etc/systemd/system/bench-after.service": """\
 [Unit]
 After=ec2fleetd.service
@@ -93,6 +101,25 @@ RemainAfterExit=yes
 ExecStart=/bin/sh -c 'echo "bench: after ec2fleetd, which is $(systemctl is-active ec2fleetd), $(cat /mnt/data/who)"'
 [Install]
 WantedBy=multi-user.target
+""",
+}
+
+APPLICATION = """\
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'test -e {0}/who || hostname >{0}/who; echo "bench: first used by $(cat {0}/who)"'
+"""
+CLOUD_INIT = {
+    "srv/chain/.keep": "",
+    "etc/systemd/system/chain.service": APPLICATION.format("/srv/chain"),
+    "etc/systemd/system/minecraft.service": APPLICATION.format("/srv"),
+    # Its defaults, less what takes long and has nothing to do with us.
+    "etc/cloud/cloud.cfg.d/90_bench.cfg": """\
+datasource_list: [ Ec2 ]
+cloud_init_modules: [ bootcmd, write-files, set_hostname, update_hostname ]
+cloud_config_modules: [ runcmd ]
+cloud_final_modules: [ scripts-per-boot, scripts-per-instance, scripts-user ]
 """,
 }
 
@@ -176,24 +203,29 @@ class Images:
         subprocess.run(["depmod", "-b", tree, self.version], check=True)
         return tree
 
-    def systemd(self):
-        """A root file system with systemd, ours enabled with the config in user data. Made once."""
-        image = self.scratch / "debian.ext4"
+    def debian(self, name, files, enabled):
+        """A root file system with systemd. Made once in a run."""
+        image = self.scratch / f"{name}.ext4"
         if not image.exists():
-            tree = self.tree("tree")
-            for path, text in DEBIAN.items():
+            tree = self.tree(f"{name}.tree")
+            for path, text in {**DEBIAN, **files}.items():
                 put(tree / path, text)
-            for name in ("ec2fleetd", "bench-shell", "bench-after", "systemd-networkd"):
-                self.enable(tree, name)
-            for name in ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
-                         "e2scrub_reap.service", "fstrim.timer", "systemd-timesyncd.service", "getty@tty1.service",
-                         "serial-getty@ttyS0.service"):
-                put(tree / "etc/systemd/system" / name, None)
-                (tree / "etc/systemd/system" / name).symlink_to("/dev/null")
+            for unit in ("bench-shell", "systemd-networkd", *enabled):
+                self.enable(tree, unit)
+            for unit in UNWANTED:
+                put(tree / "etc/systemd/system" / unit, None)
+                (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
             self.pack(tree, image)
-        return {"root": image, "memory": 512, "cpus": 2,
-                "append": "root=/dev/nvme0n1 rw console=ttyS0 quiet net.ifnames=0 systemd.journald.forward_to_console=1 "
-                          "systemd.journald.max_level_console=info cloud-init=disabled systemd.show_status=0"}
+        return {"root": image, "memory": 512, "cpus": 2, "append": f"root=/dev/nvme0n1 {DEBIAN_APPEND}"}
+
+    def systemd(self):
+        """One where ours is enabled; the config is in the user data."""
+        image = self.debian("systemd", SYSTEMD, ["ec2fleetd", "bench-after"])
+        return {**image, "append": image["append"] + " cloud-init=disabled"}
+
+    def cloud_init(self):
+        """One where cloud-init does what the user data says. The applications of the examples stand for real ones."""
+        return self.debian("cloud-init", CLOUD_INIT, [])
 
     def enable(self, tree, name):
         subprocess.run(["systemctl", f"--root={tree}", "enable", "--quiet", f"{name}.service"], check=True,

@@ -18,6 +18,7 @@ import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import case_cloudinit  # noqa: E402
 import case_initramfs  # noqa: E402
 import case_systemd  # noqa: E402
 import machine  # noqa: E402
@@ -25,7 +26,7 @@ from checks import Skip  # noqa: E402
 from images import Images  # noqa: E402
 from standin import program  # noqa: E402
 
-CASES = [case_initramfs, case_systemd]
+CASES = [case_initramfs, case_systemd, case_cloudinit]
 
 
 def main():
