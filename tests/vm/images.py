@@ -201,6 +201,7 @@ class Images:
         for path in self.modules.glob("modules.[bo]*"):
             shutil.copy(path, tree / "usr/lib/modules" / self.version)
         subprocess.run(["depmod", "-b", tree, self.version], check=True)
+        shutil.copy(self.kernel.with_name(f"config-{self.version}"), tree / "boot")
         return tree
 
     def debian(self, name, files, enabled):
@@ -212,11 +213,45 @@ class Images:
                 put(tree / path, text)
             for unit in ("bench-shell", "systemd-networkd", *enabled):
                 self.enable(tree, unit)
-            for unit in UNWANTED:
-                put(tree / "etc/systemd/system" / unit, None)
-                (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
+            self.mask(tree)
             self.pack(tree, image)
         return {"root": image, "memory": 512, "cpus": 2, "append": f"root=/dev/nvme0n1 {DEBIAN_APPEND}"}
+
+    def initramfs_tools(self, tree):
+        """An initramfs made by initramfs-tools with our hook, as update-initramfs makes it."""
+        for name, place in (("hook", "hooks"), ("local-top", "scripts/local-top")):
+            target = tree / "etc/initramfs-tools" / place / "ec2fleetd"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "init/initramfs-tools" / name, target)
+        return self.within(tree, "mkinitramfs", "-o", "/boot/initrd", self.version)
+
+    def within(self, tree, *command):
+        """Runs what makes /boot/initrd in a tree; takes the result out of it."""
+        for kind, place in (("proc", "proc"), ("sysfs", "sys")):
+            subprocess.run(["mount", "-t", kind, kind, tree / place], check=True)
+        try:
+            done = subprocess.run(["chroot", tree, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": "/var/tmp"})
+        finally:
+            subprocess.run(["umount", tree / "proc", tree / "sys"], check=True)
+        if done.returncode != 0:
+            raise AssertionError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        (tree / "boot/initrd").rename(tree.with_suffix(".initrd"))
+        return tree.with_suffix(".initrd")
+
+    def pool_root(self, name, make):
+        """An initramfs that `make` makes of a tree, and a root file system with the same, to be put on a pool volume."""
+        tree = self.tree(f"{name}.tree")
+        for path, text in {**DEBIAN, "etc/fstab": "LABEL=pool-root / ext4 defaults 0 0\n"}.items():
+            put(tree / path, text)
+        for unit in ("bench-shell", "systemd-networkd", "ec2fleetd"):
+            self.enable(tree, unit)
+        self.mask(tree)
+        initrd = make(tree)
+        image = self.scratch / f"{name}.ext4"
+        self.pack(tree, image)
+        return image, {"initrd": initrd, "memory": 512, "cpus": 2,
+                       "append": f"root=LABEL=pool-root cloud-init=disabled {DEBIAN_APPEND}"}
 
     def systemd(self):
         """One where ours is enabled; the config is in the user data."""
@@ -227,6 +262,11 @@ class Images:
         """One where cloud-init does what the user data says. The applications of the examples stand for real ones."""
         return self.debian("cloud-init", CLOUD_INIT, [])
 
+    def mask(self, tree):
+        for unit in UNWANTED:
+            put(tree / "etc/systemd/system" / unit, None)
+            (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
+
     def enable(self, tree, name):
         subprocess.run(["systemctl", f"--root={tree}", "enable", "--quiet", f"{name}.service"], check=True,
                        stderr=subprocess.DEVNULL)
@@ -234,7 +274,7 @@ class Images:
     def pack(self, tree, image):
         """A file system of the files of a tree; no partitions, nothing to boot from."""
         subprocess.run(["truncate", "-s", "2G", image], check=True)
-        subprocess.run(["mkfs.ext4", "-q", "-d", tree, image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-L", "pool-root", "-d", tree, image], check=True)
 
     def choose_accel(self):
         """KVM where a guest really boots in it, which is tried; emulation elsewhere."""

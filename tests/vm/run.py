@@ -20,13 +20,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import case_cloudinit  # noqa: E402
 import case_initramfs  # noqa: E402
+import case_root  # noqa: E402
 import case_systemd  # noqa: E402
 import machine  # noqa: E402
 from checks import Skip  # noqa: E402
 from images import Images  # noqa: E402
 from standin import program  # noqa: E402
 
-CASES = [case_initramfs, case_systemd, case_cloudinit]
+CASES = [case_initramfs, case_systemd, case_root, case_cloudinit]
 
 
 def main():
@@ -42,7 +43,7 @@ def main():
     count = {"passed": 0, "failed": 0, "skipped": 0}
     began = time.monotonic()
     for case in CASES:
-        for name, check in vars(case).items():
+        for name, check in list(vars(case).items()):
             if not name.startswith("test_") or words and not any(w in name for w in words):
                 continue
             print(f"\n{name[5:].replace('_', ' ')}\n  {check.__doc__}", flush=True)
