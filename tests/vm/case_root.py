@@ -25,8 +25,9 @@ CONFIG = """{
 }""" % TOPIC
 
 
-def pool_root(images, scratch, name, make):
+def pool_root(images, scratch, name, make, append=""):
     file_system, image = images.pool_root(name, make)
+    image["append"] += append
     instances = [{"id": i, "user_data": CONFIG, "launch_index": n, "root_volume": False}
                  for n, i in enumerate((FIRST, SECOND))]
     seed = {"instances": instances, "zones": [{"id": "Z1", "name": "example.com"}], "topics": [TOPIC],
@@ -76,3 +77,8 @@ def pool_root(images, scratch, name, make):
 def test_initramfs_tools_root_on_pool_volume(images, scratch):
     """initramfs-tools with our hook: root= is on a pool volume, attached before switch_root."""
     yield from pool_root(images, scratch, "initramfs-tools", images.initramfs_tools)
+
+
+def test_dracut_root_on_pool_volume(images, scratch):
+    """dracut with our module: the same."""
+    yield from pool_root(images, scratch, "dracut", images.dracut, " rd.neednet=1 ip=dhcp")

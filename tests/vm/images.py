@@ -225,6 +225,15 @@ class Images:
             shutil.copy(ROOT / "init/initramfs-tools" / name, target)
         return self.within(tree, "mkinitramfs", "-o", "/boot/initrd", self.version)
 
+    def dracut(self, tree):
+        """One made by dracut with our module."""
+        module = tree / "usr/lib/dracut/modules.d/95ec2fleetd"
+        module.mkdir()
+        for path in (ROOT / "init/dracut").iterdir():
+            shutil.copy(path, module)
+        return self.within(tree, "dracut", "--quiet", "--force", "--no-hostonly", "--add", "ec2fleetd", "--gzip",
+                           "/boot/initrd", self.version)
+
     def within(self, tree, *command):
         """Runs what makes /boot/initrd in a tree; takes the result out of it."""
         for kind, place in (("proc", "proc"), ("sysfs", "sys")):
@@ -236,7 +245,7 @@ class Images:
             subprocess.run(["umount", tree / "proc", tree / "sys"], check=True)
         if done.returncode != 0:
             raise AssertionError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        (tree / "boot/initrd").rename(tree.with_suffix(".initrd"))
+        shutil.move(tree / "boot/initrd", tree.with_suffix(".initrd"))
         return tree.with_suffix(".initrd")
 
     def pool_root(self, name, make):
