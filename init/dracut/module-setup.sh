@@ -21,6 +21,7 @@ installkernel() {
 	hostonly='' instmods nvme ena
 }
 
+# shellcheck disable=SC2154 # moddir is given
 install() {
 	local binary
 	for binary in /usr/local/bin/ec2fleetd /usr/bin/ec2fleetd; do

@@ -124,6 +124,58 @@ cloud_final_modules: [ scripts-per-boot, scripts-per-instance, scripts-user ]
 }
 
 
+BUSYBOX_START = """\
+#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mount -t tmpfs run /run
+for m in $(cat /modules); do insmod $m; done
+stty -F /dev/ttyS1 raw -echo
+sh </dev/ttyS1 >/dev/ttyS1 2>&1 &
+ip link set lo up
+ip link set eth0 up
+udhcpc -q -n -i eth0 -s /etc/udhcpc >/dev/null
+for script in /etc/init.d/S*; do LOG=/log $script start; done
+"""
+BUSYBOX_STOP = """\
+#!/bin/sh
+for script in $(ls -r /etc/init.d/S*); do LOG=/log $script stop; done
+"""
+UDHCPC = """\
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add $ip/$mask dev $interface
+ip route add default via $router
+"""
+
+OPENRC = {
+    "etc/conf.d/ec2fleetd": f"export AWS_ENDPOINT_URL=http://{ROUTER}\ncommand=/usr/bin/ec2fleetd\n",
+    # Debian's scripts for services of sysvinit are none of ours.
+    "etc/init.d/bench-net": """\
+#!/sbin/openrc-run
+depend() { provide net; }
+start() {
+	mount -t devtmpfs dev /dev
+	mountpoint -q /sys || mount -t sysfs sys /sys
+	stty -F /dev/ttyS1 raw -echo
+	setsid sh </dev/ttyS1 >/dev/ttyS1 2>&1 &
+	for m in virtio_pci virtio_net virtio_rng; do modprobe $m; done
+	ip link set lo up
+	ip link set eth0 up
+	busybox udhcpc -q -n -i eth0 -s /etc/udhcpc >/dev/null
+}
+""",
+    "etc/init.d/bench-after": """\
+#!/sbin/openrc-run
+depend() { need ec2fleetd; }
+start() { echo "bench: after ec2fleetd, start, $(cat /mnt/data/who)" >/dev/console; }
+stop() { echo "bench: after ec2fleetd, stop, $(cat /mnt/data/who)" >/dev/console; }
+""",
+    "etc/udhcpc": UDHCPC,
+}
+
+
 def put(path, text):
     """Writes a file of a tree anew; None takes it away."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,6 +336,41 @@ class Images:
         """A file system of the files of a tree; no partitions, nothing to boot from."""
         subprocess.run(["truncate", "-s", "2G", image], check=True)
         subprocess.run(["mkfs.ext4", "-q", "-L", "pool-root", "-d", tree, image], check=True)
+
+    def busybox_init(self, script):
+        """An initramfs where busybox is init, and our script is one of those that rcS runs."""
+        archive = Archive()
+        archive.entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+        archive.link("init", "bin/busybox").file("use.sh", script).file("bin/ec2fleetd", self.binary.read_bytes())
+        archive.file("etc/inittab", "::sysinit:/etc/init.d/rcS\n::shutdown:/etc/init.d/rcK\n")
+        archive.file("etc/init.d/rcS", BUSYBOX_START).file("etc/init.d/rcK", BUSYBOX_STOP)
+        archive.file("etc/init.d/S50ec2fleetd", (ROOT / "init/busybox/ec2fleetd").read_bytes())
+        archive.file("etc/init.d/S60after", "#!/bin/sh\necho \"bench: after ec2fleetd, $1, $(cat /mnt/data/who)\"\n")
+        archive.file("etc/ec2fleetd/ec2fleetd.env", f"AWS_ENDPOINT_URL=http://{ROUTER}\n", 0o600)
+        archive.file("etc/udhcpc", UDHCPC)
+        archive.entry("var/log", stat.S_IFDIR | 0o755)
+        self.busybox(archive)
+        archive.write(self.scratch / "busybox.cpio")
+        return {"initrd": self.scratch / "busybox.cpio", "append": "console=ttyS0 quiet panic=-1"}
+
+    def openrc(self, script):
+        """A Debian root with OpenRC as init, in place of systemd."""
+        image = self.scratch / "openrc.ext4"
+        if not image.exists():
+            tree = self.tree("openrc.tree")
+            for path, text in {**DEBIAN, **OPENRC, "use.sh": script}.items():
+                put(tree / path, text)
+                if text.startswith("#!"):
+                    (tree / path).chmod(0o755)
+            shutil.copy(ROOT / "init/openrc/ec2fleetd", tree / "etc/init.d/ec2fleetd")
+            for level in (tree / "etc/runlevels").iterdir():
+                for service in level.iterdir():
+                    service.unlink()
+            for service in ("bench-net", "ec2fleetd", "bench-after"):
+                (tree / "etc/runlevels/default" / service).symlink_to(f"/etc/init.d/{service}")
+            self.pack(tree, image)
+        return {"root": image, "memory": 256,
+                "append": "root=/dev/nvme0n1 rw console=ttyS0 quiet net.ifnames=0 init=/sbin/openrc-init"}
 
     def choose_accel(self):
         """KVM where a guest really boots in it, which is tried; emulation elsewhere."""

@@ -48,7 +48,7 @@ fi
 
 # The tree is made anew when this list changes.
 packages=systemd,systemd-sysv,udev,dbus,iproute2,kmod,e2fsprogs,util-linux,netbase,procps,isc-dhcp-client,busybox
-packages+=,cloud-init,curl,ca-certificates,initramfs-tools-core,dracut-core,dracut-network
+packages+=,cloud-init,curl,ca-certificates,initramfs-tools-core,dracut-core,dracut-network,openrc
 if [ "$(id -u)" = 0 ] && [ "$(cat "$vm/debian.done" 2>/dev/null)" != "$packages" ]; then
 	suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 	echo "vm: making a Debian tree ($suite)"

@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import case_cloudinit  # noqa: E402
 import case_initramfs  # noqa: E402
+import case_rc  # noqa: E402
 import case_root  # noqa: E402
 import case_systemd  # noqa: E402
 import machine  # noqa: E402
@@ -27,7 +28,7 @@ from checks import Skip  # noqa: E402
 from images import Images  # noqa: E402
 from standin import program  # noqa: E402
 
-CASES = [case_initramfs, case_systemd, case_root, case_cloudinit]
+CASES = [case_initramfs, case_rc, case_systemd, case_root, case_cloudinit]
 
 
 def main():
