@@ -2,6 +2,7 @@
 
 The stand-in gives orders and waits with the state `attached` until they are carried out (tests/fakeaws/guests.rs).
 """
+import http.client
 import json
 import pathlib
 import queue
@@ -36,7 +37,13 @@ class Cloud(StandIn):
     def listen(self):
         last = 0
         while not self.closing:
-            for order in self.ask(f"/orders?after={last}")["orders"]:
+            try:
+                orders = self.ask(f"/orders?after={last}")["orders"]
+            except (OSError, http.client.HTTPException):
+                # It has been closed meanwhile, or `until` will tell.
+                orders = []
+                time.sleep(0.1)
+            for order in orders:
                 last = max(last, order["number"])
                 self.orders[order["instance"]].put(order)
 
@@ -111,10 +118,10 @@ class Cloud(StandIn):
             guest.kill()
         for orders in self.orders.values():
             orders.put(None)
-        self.listener.join(timeout=15)
         self.dhcp.kill()
         self.dhcp.wait()
         super().close()
+        self.listener.join(timeout=15)
 
 
 def dhcp(scratch, instances):
@@ -129,37 +136,45 @@ def dhcp(scratch, instances):
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def resolver():
+# What the services by datagram were asked: names, and addresses of who wanted to know the time.
+NAMES, TIMES = [], []
+
+
+def datagrams():
+    """Starts the resolver and the time service."""
+    serve(RESOLVER, 53, resolve)
+    serve(CLOCK, 123, tell_time)
+
+
+def resolve(question, _sender):
     """The resolver of a VPC: AWS's names lead to the stand-in, others do not exist."""
-    def answer(question):
-        end = 12
-        labels = []
-        while question[end]:
-            labels.append(question[end + 1:end + 1 + question[end]].decode())
-            end += 1 + question[end]
-        name, kind = ".".join(labels).lower(), struct.unpack("!H", question[end + 1:end + 3])[0]
-        known = name.endswith(".amazonaws.com")
-        data = b""
-        if known and kind == 1:
-            data = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton(ROUTER)
-        flags = 0x8180 if known else 0x8183
-        return question[:2] + struct.pack("!HHHHH", flags, 1, 1 if data else 0, 0, 0) + question[12:end + 5] + data
-    serve(RESOLVER, 53, answer)
+    end = 12
+    labels = []
+    while question[end]:
+        labels.append(question[end + 1:end + 1 + question[end]].decode())
+        end += 1 + question[end]
+    name, kind = ".".join(labels).lower(), struct.unpack("!H", question[end + 1:end + 3])[0]
+    NAMES.append(name)
+    known = name.endswith(".amazonaws.com")
+    data = b""
+    if known and kind == 1:
+        data = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton(ROUTER)
+    flags = 0x8180 if known else 0x8183
+    return question[:2] + struct.pack("!HHHHH", flags, 1, 1 if data else 0, 0, 0) + question[12:end + 5] + data
 
 
-def clock():
+def tell_time(question, sender):
     """The time service of a VPC (SNTP)."""
-    def answer(question):
-        now = time.time() + 2208988800
-        stamp = struct.pack("!II", int(now), int(now % 1 * 2**32))
-        # No leap, the version that was asked, a server; stratum 3; the originate stamp is the client's own.
-        head = bytes([question[0] & 0x38 | 4, 3, 4, 0xEC]) + struct.pack("!II", 0x100, 0x100) + b"\xa9\xfe\xa9\x7b"
-        return head + stamp + question[40:48] + stamp + stamp
-    serve(CLOCK, 123, answer)
+    TIMES.append(sender[0])
+    now = time.time() + 2208988800
+    stamp = struct.pack("!II", int(now), int(now % 1 * 2**32))
+    # No leap, the version that was asked, a server; stratum 3; the originate stamp is the client's own.
+    head = bytes([question[0] & 0x38 | 4, 3, 4, 0xEC]) + struct.pack("!II", 0x100, 0x100) + b"\xa9\xfe\xa9\x7b"
+    return head + stamp + question[40:48] + stamp + stamp
 
 
 def serve(address, port, answer):
-    """Answers datagrams until the program ends; gives the list of who asked."""
+    """Answers datagrams until the program ends."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind((address, port))
 
@@ -167,7 +182,7 @@ def serve(address, port, answer):
         while True:
             question, sender = listener.recvfrom(2048)
             try:
-                listener.sendto(answer(question), sender)
+                listener.sendto(answer(question, sender), sender)
             except (IndexError, struct.error, UnicodeDecodeError):
                 continue
     threading.Thread(target=loop, daemon=True).start()

@@ -19,16 +19,18 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import case_cloudinit  # noqa: E402
+import case_early  # noqa: E402
 import case_initramfs  # noqa: E402
 import case_rc  # noqa: E402
 import case_root  # noqa: E402
 import case_systemd  # noqa: E402
 import machine  # noqa: E402
+from cloud import datagrams  # noqa: E402
 from checks import Skip  # noqa: E402
 from images import Images  # noqa: E402
 from standin import program  # noqa: E402
 
-CASES = [case_initramfs, case_rc, case_systemd, case_root, case_cloudinit]
+CASES = [case_initramfs, case_rc, case_systemd, case_root, case_cloudinit, case_early]
 
 
 def main():
@@ -38,6 +40,7 @@ def main():
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     machine.network()
+    datagrams()
     images = Images(target / "vm", scratch, program("EC2FLEETD", "ec2fleetd"))
     images.choose_accel()
     words = [a for a in sys.argv[1:] if not a.startswith("-")]
