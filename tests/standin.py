@@ -37,7 +37,7 @@ class StandIn:
     def ask(self, path, body=None):
         """One request to its control (see tests/fakeaws/admin.rs): a GET, or a POST of `body`."""
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(self.where["admin"] + path, data, timeout=10) as answer:
+        with urllib.request.urlopen(self.where["admin"] + path, data, timeout=30) as answer:
             return json.load(answer)
 
     def environment(self, instance, tls=True, **more):

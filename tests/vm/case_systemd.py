@@ -82,7 +82,7 @@ def test_systemd_kill_during_init(images, scratch):
         # It is done, and nobody is told.
         cloud.ask("/fault", {"action": "EC2:AttachVolume", "first": 1, "kind": "HangAfter", "ms": 600_000})
         guest = cloud.launch(FIRST, images, **image)
-        cloud.until(lambda: cloud.attached(FIRST), "AttachVolume carried out", 120)
+        cloud.until(lambda: cloud.attached(FIRST), "AttachVolume carried out")
         guest.run("systemctl kill --signal=KILL ec2fleetd")
         guest.run("while systemctl is-active ec2fleetd | grep -q activating; do sleep 0.1; done")
         assert unit(guest) == ("failed", "signal", "9"), unit(guest)
@@ -97,7 +97,7 @@ def test_systemd_kill_during_init(images, scratch):
         before = len(cloud.calls("ChangeResourceRecordSets"))
         cloud.ask("/fault", {"action": "Route53:ChangeResourceRecordSets", "first": 1, "kind": "HangAfter", "ms": 600_000})
         guest.run("systemctl start --no-block ec2fleetd")
-        cloud.until(lambda: len(cloud.calls("ChangeResourceRecordSets")) > before, "a record written", 120)
+        cloud.until(lambda: len(cloud.calls("ChangeResourceRecordSets")) > before, "a record written")
         guest.run("systemctl kill --signal=KILL ec2fleetd")
         guest.run("while ! systemctl is-active -q ec2fleetd; do sleep 0.1; done")
         assert guest.run("systemctl show -p NRestarts --value ec2fleetd").strip() == "1"

@@ -14,7 +14,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from machine import CLOCK, RESOLVER, ROUTER, Guest  # noqa: E402
+from machine import CLOCK, RESOLVER, ROUTER, Guest, limit  # noqa: E402
 from standin import StandIn  # noqa: E402
 
 
@@ -103,8 +103,8 @@ class Cloud(StandIn):
         calls = [c for c in self.ask("/calls")["api"] if c["action"] == action]
         return [c for c in calls if all(c[k] == v for k, v in match.items())]
 
-    def until(self, true, what, limit=60):
-        end = time.monotonic() + limit
+    def until(self, true, what):
+        end = time.monotonic() + limit()
         while not true():
             if time.monotonic() > end:
                 raise AssertionError(f"never: {what}; {self.problems}\n{json.dumps(self.ask('/state')['volumes'], indent=1)}")

@@ -19,8 +19,12 @@ import time
 
 ROUTER = "10.0.0.1"
 METADATA, RESOLVER, CLOCK = "169.254.169.254", "169.254.169.253", "169.254.169.123"
-# What a step may take. A guest without KVM is slow, and three times as slow where others use the processor too.
-LIMIT = float(os.environ.get("VM_LIMIT", "180"))
+
+
+def limit():
+    """What a step may take, in seconds. A guest without KVM is slow, and slower where others use the processors too."""
+    crowd = os.getloadavg()[0] / (2 * (os.cpu_count() or 1))
+    return float(os.environ.get("VM_LIMIT", "120")) * min(5.0, max(1.0, crowd))
 
 
 def enter():
@@ -47,7 +51,7 @@ class Monitor:
     """QEMU's control socket (QMP)."""
 
     def __init__(self, path):
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + limit()
         while True:
             try:
                 self.socket = socket.socket(socket.AF_UNIX)
@@ -84,7 +88,7 @@ class Monitor:
             self.stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
             self.stream.flush()
             with self.changed:
-                if not self.changed.wait_for(lambda: self.answers or self.ended, LIMIT) or not self.answers:
+                if not self.changed.wait_for(lambda: self.answers or self.ended, limit()) or not self.answers:
                     raise RuntimeError(f"QEMU does not answer to {command}")
                 answer = self.answers.pop(0)
         if "error" in answer:
@@ -96,7 +100,7 @@ class Monitor:
         def found():
             return [e for e in self.events if e["event"] == name and e.get("data", {}).get("device") == device]
         with self.changed:
-            if not self.changed.wait_for(lambda: found() or self.ended, LIMIT) or not found():
+            if not self.changed.wait_for(lambda: found() or self.ended, limit()) or not found():
                 raise RuntimeError(f"no {name} of {device}")
             self.events.remove(found()[0])
 
@@ -162,12 +166,12 @@ class Guest:
             self.over = True
             self.changed.notify_all()
 
-    def says(self, pattern, limit=LIMIT):
+    def says(self, pattern):
         """Waits for a line of the console; gives the match and when it came, in seconds from power-on."""
         def found():
             return next(((m, at) for at, line in self.lines if (m := re.search(pattern, line))), None)
         with self.changed:
-            self.changed.wait_for(lambda: found() or self.over, limit)
+            self.changed.wait_for(lambda: found() or self.over, limit())
             if hit := found():
                 return hit
         raise AssertionError(f"the console of {self.name} never said '{pattern}'; its last lines:\n" + self.tail())
@@ -181,13 +185,13 @@ class Guest:
         with self.changed:
             return "\n".join(f"    {at:8.3f} {line}" for at, line in self.lines[-count:])
 
-    def run(self, command, code=0, limit=LIMIT):
+    def run(self, command, code=0):
         """Runs a line in the shell behind the second serial line; gives its output. `code` None: whatever it is."""
         if self.shell is None:
             self.shell = socket.socket(socket.AF_UNIX)
             self.shell.connect(str(self.serial))
             self.left = b""
-        self.shell.settimeout(limit)
+        self.shell.settimeout(limit())
         # The shell does not echo, so the marks appear once, around the output.
         self.shell.sendall(f"echo '<'begin'>'; {{ {command}\n}} 2>&1 </dev/null; echo '<'end $?'>'\n".encode())
         try:
@@ -225,10 +229,10 @@ class Guest:
     def gone(self):
         return self.process.poll() is not None
 
-    def ended(self, limit=LIMIT):
+    def ended(self):
         """Waits until the guest has switched itself off."""
         try:
-            self.process.wait(timeout=limit)
+            self.process.wait(timeout=limit())
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} does not switch itself off; its last lines:\n{self.tail()}") from None
 
