@@ -26,8 +26,13 @@ export CARGO_TARGET_DIR="$target"
 out=$target/$triple/release/ec2fleetd
 limit=2500000
 # Unwinding is part of the product (Cargo.toml says why), hence panic_unwind.
-build_std="-Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size"
+build_std="--config init/static.toml -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size"
 zig_packages="ziglang==0.17.0 cargo-zigbuild==0.24.0"
+
+# A clock that is behind this date is plainly wrong (src/clock.rs). Of the commit, so that the same source makes the same
+# file.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} || :
+export SOURCE_DATE_EPOCH
 
 say() { echo "static: $*"; }
 die() { echo "static: $*" >&2; exit 1; }

@@ -11,7 +11,7 @@ logs=$target/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"
 export EC2FLEETD=$target/debug/ec2fleetd FAKEAWS=$target/debug/examples/fakeaws PYTHONDONTWRITEBYTECODE=1
-passed=0 failed=0 skipped=0 summary=""
+passed=0 failed=0 skipped=0 summary="" counts=""
 
 # Sums 'test result: ok. 3 passed; 0 failed; 1 ignored' (cargo) and '3 passed, 0 failed, 1 skipped' (checks).
 count() {
@@ -34,10 +34,12 @@ step() { # step NAME COMMAND...
 	[ "$status" -ne 0 ] && [ "$f" -eq 0 ] && f=1
 	[ "$status" -eq 0 ] && [ "$((p + f))" -eq 0 ] && p=1
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	counts+=$(grep -E '^(kill matrix|fault matrix|crowd|soak|properties)[:,]' "$log" | sed 's/^/  /')$'\n'
 	summary+=$(printf '  %-34s %5d passed %4d failed %4d skipped %5d s' "$name" "$p" "$f" "$s" "$((SECONDS - began))")$'\n'
 }
 
-step "cargo test" "$cargo" test --locked --no-fail-fast
+# With what passing tests print: the matrices and crowds count.
+step "cargo test" "$cargo" test --locked --no-fail-fast -- --show-output
 # The checks run these two, which `cargo test` alone need not have built.
 if "$cargo" build --locked --bins --examples; then
 	for check in tests/*/check_*.py tests/moto/run.py; do
@@ -47,5 +49,5 @@ else
 	failed=$((failed + 1))
 fi
 
-printf '\n%s\n%d passed, %d failed, %d skipped\n' "$summary" "$passed" "$failed" "$skipped"
+printf '\n%s\n%s\n%d passed, %d failed, %d skipped\n' "$(grep . <<<"$counts")" "$summary" "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]

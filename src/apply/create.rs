@@ -17,7 +17,7 @@ use crate::plan::{create, tags};
 use crate::scope::Scope;
 
 /// How many volumes of earlier generations are looked through for one that is not finished.
-const MAX_GENERATIONS: u32 = 50;
+pub(super) const MAX_GENERATIONS: u32 = 50;
 /// How long a new volume may be unknown to DescribeVolumes before it counts as gone.
 const UNSEEN: Duration = Duration::from_secs(20);
 /// A volume that is older than this when CreateVolume returns it was made by an earlier run.
@@ -90,6 +90,9 @@ impl DomainRun {
             token: Some(token.to_owned()),
             ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
         }));
+        // Where the journal says that the volume is of this transaction and was never attached, it may be deleted.
+        let left = self.take_up_made(token);
+        let ours = !left.is_empty();
         self.note_call("create_volume", Value::Object(params.clone()));
         let volume = match self.shared.aws.create_volume(scope, &params) {
             Ok(v) => v,
@@ -103,7 +106,7 @@ impl DomainRun {
                     }
                     None => {
                         if !e.may_have_worked() {
-                            self.drop_hold(&d.path);
+                            self.give_back(d, left);
                         }
                         return Err(Failure::api("create a volume", &e));
                     }
@@ -112,7 +115,7 @@ impl DomainRun {
             Err(e) => {
                 // Only an answer that says no proves that nothing was made.
                 if !e.may_have_worked() {
-                    self.drop_hold(&d.path);
+                    self.give_back(d, left);
                 }
                 return Err(Failure::api("create a volume", &e));
             }
@@ -124,7 +127,19 @@ impl DomainRun {
             h.origin = if old { Origin::Adopted } else { Origin::Created };
         });
         log::info!("{}: {} {}", d.path, if old { "finishing" } else { "created" }, volume.id);
-        self.until_available(d, volume, token, old, scope)
+        let made = self.until_available(d, volume, token, old, scope)?;
+        if let Made::Ready(v) = &made {
+            // It may have been another's meanwhile, and used.
+            let used = v.tag(tags::TS_USED).is_some();
+            self.with_volume(&d.path, |h| match h.origin {
+                Origin::Created if used => h.origin = Origin::Adopted,
+                Origin::Adopted if ours && !used && v.tag(tags::IN_TRANSIT) == Some(token) => {
+                    h.origin = Origin::Created
+                }
+                _ => {}
+            });
+        }
+        Ok(made)
     }
 
     /// Waits for a new volume. KMS keys are checked after the call: it can go to `error` or vanish. `old`: it was there

@@ -33,7 +33,7 @@ impl DomainRun {
             Some(_) => false,
             None => block::has_ebs_serials(root),
         };
-        let pace = Pace::start(scope);
+        let mut pace = Pace::start(root, scope);
         let mut attached = false;
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);
@@ -48,20 +48,20 @@ impl DomainRun {
                 },
             };
             if let Some(path) = found {
-                match block::node_ready(&path) {
+                match block::node_ready(&path, scope) {
                     Ok(()) => return Ok(path),
                     Err(e) => missing = format!("{} cannot be read: {e}", path.display()),
                 }
             } else if attached {
                 missing = format!("EC2 says attached, but this machine shows no new disk for {device}");
             }
+            let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
+            scope.check().map_err(late)?;
             if clock.now() >= ask_at && !attached {
                 attached = self.still_attached(id, device, scope)?;
                 ask_at = clock.now().after(pause);
                 pause = (pause * 2).min(Duration::from_secs(8));
             }
-            let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
-            scope.check().map_err(late)?;
             pace.wait(scope).map_err(late)?;
         }
     }

@@ -1,15 +1,27 @@
-//! Holds: AWS resources that a directive changed and that can be committed or rolled back.
+//! Holds: AWS resources that a directive changed and that can be committed or rolled back; and the ledger of them.
+//!
+//! A hold is in one of four lists. A run that is killed leaves all of them in its journal, and what was `held` or `left`
+//! is `inherited` by the next run:
+//!
+//! ```text
+//! (intent) ──> held ──> committed ──> (tags tidied)
+//!   inherited ──┘└─> (rolled back) | left
+//! ```
+//!
+//! Every change of the ledger is on the journal's disk before the call that it announces is made.
 
-use std::thread::JoinHandle;
+use serde::{Deserialize, Serialize};
 
+use super::journal::Journal;
 use super::{DomainRun, lock};
 use crate::aws::route53::RecordSet;
+use crate::plan::devices::same_device;
 
 /// Which directive a hold belongs to: its path in the config.
 pub(crate) type Key = String;
 
 /// One of the resources of a transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Hold {
     /// A volume that was claimed, created or both.
     Volume(VolumeHold),
@@ -28,7 +40,7 @@ impl Hold {
 }
 
 /// Where a held volume came from: what roll-back makes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Origin {
     /// It was there: it is detached.
     Claimed,
@@ -39,7 +51,7 @@ pub(crate) enum Origin {
 }
 
 /// How much is known of a call's effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Done {
     /// The call was not made.
     No,
@@ -50,7 +62,7 @@ pub(crate) enum Done {
 }
 
 /// A volume in a transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VolumeHold {
     /// The directive.
     pub(crate) key: Key,
@@ -71,15 +83,26 @@ pub(crate) struct VolumeHold {
     /// The node, once it was seen.
     pub(crate) disk: Option<std::path::PathBuf>,
     /// The tags that were written over a claimed volume's, as they were before (key, ours, before).
-    pub(crate) tags_before: Vec<(&'static str, String, Option<String>)>,
+    pub(crate) tags_before: Vec<(String, String, Option<String>)>,
     /// `user:ec2fd.in-transit` was taken off.
     pub(crate) transit_removed: bool,
-    /// The thread that writes our tags on it.
-    pub(crate) tagging: Option<JoinHandle<()>>,
+    /// `mkfs` was begun on it, on a disk that was proven blank, and has not ended well.
+    #[serde(default)]
+    pub(crate) formatting: bool,
+    /// A run of this transaction that was killed had it before: what is mounted from it was mounted since its claim.
+    #[serde(skip)]
+    pub(crate) inherited: bool,
+}
+
+impl VolumeHold {
+    /// Whether an attachment as `device` can be the one of this hold: under another name it is somebody else's.
+    pub(super) fn is_at(&self, device: &str) -> bool {
+        self.device.is_empty() || same_device(&self.device, device)
+    }
 }
 
 /// Record sets in a transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordHold {
     /// The directive.
     pub(crate) key: Key,
@@ -96,7 +119,7 @@ pub(crate) struct RecordHold {
 }
 
 /// A volume whose transaction is over: its tags are brought up to date after `started`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Committed {
     /// `vol-…`.
     pub(crate) volume_id: String,
@@ -106,69 +129,91 @@ pub(crate) struct Committed {
     pub(crate) transc_id: String,
 }
 
+/// All holds of a domain, in memory and on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// What the transaction holds.
+    pub(super) held: Vec<Hold>,
+    /// What a run that was cut off held, and no directive of this run has taken up yet.
+    pub(super) inherited: Vec<Hold>,
+    /// What could not be rolled back.
+    pub(super) left: Vec<Hold>,
+    /// What stands, with tags that are to be brought up to date.
+    pub(super) committed: Vec<Committed>,
+    /// The same of a run that was cut off.
+    pub(super) to_tidy: Vec<Committed>,
+    pub(super) journal: Journal,
+}
+
 impl DomainRun {
+    /// Reads or changes the ledger; what changed is in the journal when this returns.
+    pub(super) fn ledger<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
+        let mut ledger = lock(&self.ledger);
+        let result = f(&mut ledger);
+        ledger.write(&self.shared.transaction_id);
+        result
+    }
+
     /// Adds a hold: before the call that makes it.
     pub(crate) fn push(&self, hold: Hold) {
-        lock(&self.holds).push(hold);
+        self.ledger(|l| l.held.push(hold));
     }
 
     /// Changes the volume hold of a directive.
     pub(crate) fn with_volume(&self, key: &str, f: impl FnOnce(&mut VolumeHold)) {
-        let mut holds = lock(&self.holds);
-        if let Some(v) = holds.iter_mut().find_map(|h| match h {
-            Hold::Volume(v) if v.key == key => Some(v),
-            _ => None,
-        }) {
-            f(v);
-        }
+        self.ledger(|l| {
+            if let Some(v) = l.held.iter_mut().find_map(|h| match h {
+                Hold::Volume(v) if v.key == key => Some(v),
+                _ => None,
+            }) {
+                f(v);
+            }
+        });
     }
 
     /// Changes the record hold of a directive.
     pub(crate) fn with_record(&self, key: &str, f: impl FnOnce(&mut RecordHold)) {
-        let mut holds = lock(&self.holds);
-        if let Some(r) = holds.iter_mut().find_map(|h| match h {
-            Hold::Record(r) if r.key == key => Some(r),
-            _ => None,
-        }) {
-            f(r);
-        }
+        self.ledger(|l| {
+            if let Some(r) = l.held.iter_mut().find_map(|h| match h {
+                Hold::Record(r) if r.key == key => Some(r),
+                _ => None,
+            }) {
+                f(r);
+            }
+        });
     }
 
     /// Takes back the hold of a directive that turned out to hold nothing.
     pub(crate) fn drop_hold(&self, key: &str) {
-        lock(&self.holds).retain(|h| h.key() != key);
+        self.ledger(|l| l.held.retain(|h| h.key() != key));
     }
 
-    /// Takes the holds of one directive, or all, in the order in which they are rolled back: last in, first out. Volumes
+    /// The holds of one directive, or all, in the order in which they are rolled back: last in, first out. Volumes
     /// are claimed beside each other; what counts is the order of the directives, in which their commands ran: what the
     /// last one mounted may stand on what the first one did.
-    pub(crate) fn take_holds(&self, key: Option<&str>) -> Vec<Hold> {
-        let mut holds = lock(&self.holds);
-        let (mut taken, rest): (Vec<Hold>, Vec<Hold>) =
-            std::mem::take(&mut *holds).into_iter().partition(|h| key.is_none_or(|k| h.key() == k));
-        *holds = rest;
+    pub(crate) fn to_roll_back(&self, key: Option<&str>) -> Vec<Hold> {
         let volumes = &self.config.volumes;
-        taken.sort_by_key(|h| match h {
+        let mut holds: Vec<Hold> =
+            lock(&self.ledger).held.iter().filter(|h| key.is_none_or(|k| h.key() == k)).cloned().collect();
+        holds.sort_by_key(|h| match h {
             Hold::Volume(v) => volumes.iter().position(|d| d.path == v.key),
             Hold::Record(_) => Some(volumes.len()),
         });
-        taken.reverse();
-        taken
+        holds.reverse();
+        holds
     }
 
     /// The domain stands: from here on nothing takes its volumes and records away.
     pub(crate) fn commit(&self) {
-        for hold in self.take_holds(None) {
-            let Hold::Volume(v) = hold else { continue };
-            let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
-            // On what we made the transaction's tag is the token: the create request is the same in every run.
-            let token = v.token.filter(|_| v.tags_before.is_empty());
-            let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
-            let created = v.origin != Origin::Claimed;
-            if let Some(t) = v.tagging {
-                lock(&self.tagging).push(t);
+        self.ledger(|l| {
+            for hold in std::mem::take(&mut l.held) {
+                let Hold::Volume(v) = hold else { continue };
+                let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
+                // On what we made the transaction's tag is the token: the create request is the same in every run.
+                let token = v.token.filter(|_| v.tags_before.is_empty());
+                let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
+                l.committed.push(Committed { volume_id, created: v.origin != Origin::Claimed, transc_id });
             }
-            lock(&self.committed).push(Committed { volume_id, created, transc_id });
-        }
+        });
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::record::Read;
 use super::volume::Acquired;
 use super::{DomainRun, Failure};
+use crate::aws::ec2::Volume;
 use crate::config::{RecordDirective, VolumeDirective};
 use crate::parallel;
 use crate::scope::{Halt, Scope};
@@ -25,7 +26,7 @@ pub(crate) struct Problems {
 
 /// What the two sides of an init come to.
 enum Half {
-    Volumes(Problems),
+    Volumes(Problems, Vec<Volume>),
     Records(Vec<Result<Read, Failure>>),
 }
 
@@ -44,16 +45,16 @@ impl DomainRun {
         let halves = parallel::map(jobs, |i| match i {
             0 => {
                 let mut problems = Problems::default();
-                self.volumes(scope, undo, &mut problems);
+                let read = self.volumes(scope, undo, &mut problems);
                 if problems.critical.is_some() {
                     self.abandon();
                 }
-                Half::Volumes(problems)
+                Half::Volumes(problems, read)
             }
             _ => Half::Records(self.read_records(scope)),
         });
         let mut halves = halves.into_iter();
-        let Some(Some(Half::Volumes(mut problems))) = halves.next() else {
+        let Some(Some(Half::Volumes(mut problems, read))) = halves.next() else {
             return Problems { critical: Some((self.config.name.clone(), panicked())), ..Problems::default() };
         };
         match halves.next() {
@@ -64,6 +65,7 @@ impl DomainRun {
         }
         if problems.critical.is_none() {
             self.commit();
+            self.leftovers(&read);
         }
         problems
     }
@@ -84,9 +86,10 @@ impl DomainRun {
     }
 
     /// The volume directives, their commands in order of appearance.
-    fn volumes(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
+    /// Gives what was read of them.
+    fn volumes(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) -> Vec<Volume> {
         let directives = &self.config.volumes;
-        let Some(first) = directives.first() else { return };
+        let Some(first) = directives.first() else { return Vec::new() };
         let read = match self.read_volumes(scope) {
             Ok(read) => read,
             // No directive can do anything: the first critical one tells; without one they are all passed over.
@@ -95,7 +98,7 @@ impl DomainRun {
                     Some(d) => problems.critical = Some((d.path.clone(), f)),
                     None => self.pass_over(&first.path, &f, undo, problems),
                 }
-                return;
+                return Vec::new();
             }
         };
         // What is passed over when it fails must leave time for the rest.
@@ -114,16 +117,21 @@ impl DomainRun {
                 }
             }
         });
+        read
     }
 
-    /// Runs the commands of a volume whose disk is usable.
+    /// Mounts a volume whose disk is usable, and runs its commands.
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
         scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        let mounted = d.mount.as_ref().map(|m| self.mount(d, m, a, scope)).transpose()?;
         if !self.shared.exec_enabled {
             return Ok(());
         }
         let mut values = self.values();
+        if let Some(mounted) = mounted {
+            (values.mount_path, values.fstype) = (Some(mounted.path), Some(mounted.fstype));
+        }
         values.attach_source = Some(a.source.letter());
         values.attach_op = Some(a.op);
         values.volume_id = Some(a.volume_id.clone());

@@ -1,16 +1,23 @@
 //! Doing what the plan says for one domain: volumes with their execs, then DNS; and putting it back.
 //!
 //! A domain is one transaction of [`hold::Hold`]s. Each hold is pushed *before* the call that makes it (intent) and
-//! marked when the call is known to have worked. [`DomainRun::init`] either leaves a list of holds that the caller
-//! commits, or an error, after which the caller rolls back. Nothing here decides about other domains.
+//! marked when the call is known to have worked; both are in the crash journal before the program goes on.
+//! [`DomainRun::init`] either leaves a list of holds that the caller commits, or an error, after which the caller rolls
+//! back. Nothing here decides about other domains.
+//!
+//! A run after one that was cut off goes on with its transaction ([`settle`]): what is still wanted is taken up where it
+//! stands, the rest is put back.
 
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod hold;
 pub(crate) mod init;
+pub(crate) mod journal;
+pub(crate) mod mount;
 pub(crate) mod record;
 pub(crate) mod rollback;
+pub(crate) mod settle;
 pub(crate) mod tidy;
 pub(crate) mod volume;
 pub(crate) mod zone;
@@ -24,6 +31,7 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 use time::UtcOffset;
+use time::format_description::well_known::Rfc3339;
 
 use crate::aws::{ApiError, Aws, Class};
 use crate::clock::{Clock, Tick};
@@ -35,7 +43,7 @@ use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
 use crate::sys::mounts::MountSet;
-use hold::Hold;
+use hold::Ledger;
 
 /// What all domains share.
 #[derive(Debug)]
@@ -70,6 +78,12 @@ impl Shared {
     /// The facts as they are known now.
     pub(crate) fn facts(&self) -> Arc<Facts> {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The time as tags have it: RFC 3339 in UTC, whole seconds.
+    fn time_tag(&self) -> String {
+        let now = self.clock.corrected();
+        now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
     }
 }
 
@@ -123,13 +137,11 @@ pub(crate) struct DomainRun {
     pub(crate) config: Arc<Domain>,
     /// `{transaction_log}`: the calls that changed something, in order.
     calls: Mutex<Vec<Value>>,
-    holds: Mutex<Vec<Hold>>,
+    ledger: Mutex<Ledger>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
-    /// Volumes whose tags want tidying after `started`.
-    pub(crate) committed: Mutex<Vec<hold::Committed>>,
-    /// Threads that still write tags on committed volumes.
-    tagging: Mutex<Vec<JoinHandle<()>>>,
+    /// Threads that still write tags on volumes, by directive.
+    tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
 }
 
 impl DomainRun {
@@ -139,9 +151,8 @@ impl DomainRun {
             shared: shared.clone(),
             config: config.clone(),
             calls: Mutex::new(Vec::new()),
-            holds: Mutex::new(Vec::new()),
+            ledger: Mutex::default(),
             abandoned: Arc::default(),
-            committed: Mutex::new(Vec::new()),
             tagging: Mutex::new(Vec::new()),
         }
     }
@@ -177,6 +188,20 @@ impl DomainRun {
             pid: std::process::id(),
             ..Values::default()
         }
+    }
+
+    /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
+    /// `true`: there is something to settle.
+    pub(crate) fn open_journal(&self) -> bool {
+        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id);
+        *lock(&self.ledger) = opened;
+        self.holds_anything()
+    }
+
+    /// Whether there is anything that a roll-back would put back.
+    pub(crate) fn holds_anything(&self) -> bool {
+        let l = lock(&self.ledger);
+        !l.held.is_empty() || !l.inherited.is_empty()
     }
 
     /// What runs beside the caller need not go on.

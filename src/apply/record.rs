@@ -80,14 +80,16 @@ impl DomainRun {
                     "ChangeBatch": { "Changes": plan.changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
                 }),
             );
-            self.push(Hold::Record(RecordHold {
+            let hold = RecordHold {
                 key: d.path.clone(),
                 zone: d.hosted_zone.clone(),
                 name: plan.name.clone(),
                 ours: plan.ours.clone(),
                 before: plan.before.clone(),
                 written: Done::Maybe,
-            }));
+            };
+            // What is inherited of the record counts until it is written over.
+            self.push(Hold::Record(hold));
         }
         let mut zones: Vec<&str> = plans.iter().map(|(_, d, _)| d.hosted_zone.as_str()).collect();
         zones.sort_unstable();
@@ -105,6 +107,7 @@ impl DomainRun {
             results[i] = Some(match outcome {
                 Ok(()) => {
                     self.with_record(&d.path, |h| h.written = Done::Yes);
+                    self.take_up_record(&d.hosted_zone, &plan.name, None);
                     log::info!("{}: {}", d.path, plan.summary());
                     Ok(())
                 }
@@ -132,7 +135,7 @@ impl DomainRun {
             read = self.read_record(d, scope)?;
         }
         let facts = self.addresses(scope);
-        let plan = records::plan(&read.sets, &read.name, d.ttl, &facts.primary_ipv4, &facts.primary_ipv6)
+        let mut plan = records::plan(&read.sets, &read.name, d.ttl, &facts.primary_ipv4, &facts.primary_ipv6)
             .map_err(|e| Failure::new(e.to_string()))?;
         for warning in &plan.warnings {
             log::warn!("{}: {warning}", d.path);
@@ -141,6 +144,11 @@ impl DomainRun {
             log::info!("{}: this instance has no public address: nothing to do for {}", d.path, read.name);
         } else if plan.changes.is_empty() {
             log::info!("{}: {} is as it should be", d.path, read.name);
+            let held = self.inherited_record(&d.hosted_zone, &read.name, &read.sets);
+            let held = held.map(|r| RecordHold { key: d.path.clone(), written: Done::Yes, ..r });
+            self.take_up_record(&d.hosted_zone, &read.name, held);
+        } else if let Some(r) = self.inherited_record(&d.hosted_zone, &read.name, &read.sets) {
+            plan = plan.after(&r.ours, &r.before);
         }
         Ok(plan)
     }

@@ -15,7 +15,7 @@ use crate::plan::records::{Now, compare, undo};
 use crate::plan::tags;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
-use crate::sys::mounts;
+use crate::sys::mounts::{self, MountSet};
 
 /// How often an exact DELETE that was refused is tried again when a look says that the record is still ours.
 const RECORD_TRIES: usize = 4;
@@ -26,20 +26,31 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         let mut left = Vec::new();
-        for hold in self.take_holds(key) {
-            let outcome = match hold {
-                Hold::Record(r) => self.restore_record(&r, scope),
+        let holds = self.to_roll_back(key);
+        // Whatever happens to the records, half of the time is the volumes'.
+        let volumes = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
+        let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
+        for hold in holds {
+            let outcome = match &hold {
+                Hold::Record(r) => self.restore_record(r, &for_records),
                 Hold::Volume(v) => self.release_volume(v, scope),
             };
-            if let Err(what) = outcome {
+            if let Err(what) = &outcome {
                 log::error!("not rolled back: {what}");
-                left.push(what);
             }
+            self.ledger(|l| {
+                l.held.retain(|h| *h != hold);
+                l.left.extend(outcome.is_err().then_some(hold));
+            });
+            left.extend(outcome.err());
+        }
+        if key.is_none() {
+            left.extend(self.settle_rest(scope));
         }
         left
     }
 
-    fn restore_record(&self, r: &RecordHold, scope: &Scope) -> Result<(), String> {
+    pub(super) fn restore_record(&self, r: &RecordHold, scope: &Scope) -> Result<(), String> {
         let what = format!("{} in hosted zone {}", r.name, r.zone);
         let failed = |why: &dyn std::fmt::Display| {
             let was = if r.before.is_empty() { "removed".to_owned() } else { describe(&r.before) };
@@ -98,21 +109,29 @@ impl DomainRun {
         Err(failed(&"it changes again and again"))
     }
 
-    fn release_volume(&self, mut v: VolumeHold, scope: &Scope) -> Result<(), String> {
+    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
         // What still writes tags must not do so after they are taken off.
-        if let Some(t) = v.tagging.take() {
+        let tagging = {
+            let mut all = super::lock(&self.tagging);
+            all.iter().position(|(k, _)| *k == v.key).map(|i| all.remove(i).1)
+        };
+        if let Some(t) = tagging {
             let _ = t.join();
         }
-        let Some(id) = self.volume_of(&v, scope)? else { return Ok(()) };
+        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(()) };
+        if used {
+            log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
+            return Ok(());
+        }
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
-            Done::Maybe => self.is_here(&id, scope)?,
+            Done::Maybe => self.is_here(v, &id, scope)?,
         };
         if attached {
-            self.let_go(&v, &id, scope)?;
-            self.restore_tags(&v, &id, scope);
-            if let Some(holder) = self.detach(&v, &id, scope)? {
+            self.let_go(v, &id, scope)?;
+            self.restore_tags(v, &id, &scope.within(scope.remaining() / 4));
+            if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(());
             }
@@ -128,10 +147,11 @@ impl DomainRun {
         }
     }
 
-    /// The volume's id; looked for by its token where the answer of CreateVolume is missing.
-    fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<String>, String> {
+    /// The volume's id; looked for by its token where the answer of CreateVolume is missing. What is found so may be
+    /// older than the call, and (`true`) have been attached once.
+    pub(super) fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<(String, bool)>, String> {
         if let Some(id) = &v.volume_id {
-            return Ok(Some(id.clone()));
+            return Ok(Some((id.clone(), false)));
         }
         let Some(token) = &v.token else { return Ok(None) };
         let mut pause = Duration::from_millis(500);
@@ -141,7 +161,8 @@ impl DomainRun {
                 .find_by_token(token, scope)
                 .map_err(|f| format!("a volume that may have been created with the client token {token}: {f}"))?;
             if let Some(found) = found {
-                return Ok(Some(found.id));
+                let used = found.tag(tags::TS_USED).is_some();
+                return Ok(Some((found.id, used)));
             }
             if scope.sleep(pause).is_err() {
                 break;
@@ -152,13 +173,13 @@ impl DomainRun {
     }
 
     /// Whether a claim with an unknown end worked.
-    fn is_here(&self, id: &str, scope: &Scope) -> Result<bool, String> {
+    pub(super) fn is_here(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<bool, String> {
         let facts = self.shared.facts();
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
             let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
-                Some(Standing::Here(_)) => return Ok(true),
+                Some(Standing::Here(at)) => return Ok(v.is_at(&at)),
                 // It may be an old picture: look some times before believing it.
                 Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
                 _ => return Ok(false),
@@ -172,30 +193,32 @@ impl DomainRun {
     }
 
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
-    fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
+    pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
         self.shared.runner.end_group(&v.key, scope);
         let Some(disk) = &v.disk else { return Ok(()) };
-        mounts::unmount_all(&self.shared.root, disk, &self.shared.mounts_before, scope)
+        let before = if v.inherited { &MountSet::default() } else { &self.shared.mounts_before };
+        mounts::unmount_all(&self.shared.root, disk, before, scope)
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 
     /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's.
-    fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
-        if v.origin == Origin::Created {
-            // It is deleted next.
-            return;
-        }
+    pub(super) fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
         let changed = v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
         // By value: what is not ours any more stays. What was another's is written over.
         let (mut back, mut off) = (Vec::new(), Vec::new());
         for (key, ours, before) in changed {
             match before {
-                Some(before) => back.push((*key, before.as_str())),
-                None => off.push((*key, Some(ours.as_str()))),
+                Some(before) => back.push((key.as_str(), before.as_str())),
+                None => off.push((key.as_str(), Some(ours.as_str()))),
             }
         }
-        if let Some(token) = v.token.as_deref().filter(|_| v.transit_removed) {
-            back.push((tags::IN_TRANSIT, token));
+        let now = self.shared.time_tag();
+        if let Some(token) = &v.token {
+            // What is in transit and has no time of use was never attached, and may be deleted by whoever finds it.
+            back.push((tags::TS_USED, now.as_str()));
+            if v.transit_removed && v.origin != Origin::Created {
+                back.push((tags::IN_TRANSIT, token));
+            }
         }
         if !off.is_empty() {
             let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
@@ -213,7 +236,7 @@ impl DomainRun {
     }
 
     /// Detaches it. What is given says who has it by now, if that is another instance.
-    fn detach(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Option<String>, String> {
+    pub(super) fn detach(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Option<String>, String> {
         let facts = self.shared.facts();
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);

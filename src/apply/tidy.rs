@@ -1,24 +1,22 @@
 //! The tags of committed volumes, brought up to date off the path to `started`.
 
-use time::format_description::well_known::Rfc3339;
-
 use super::hold::Committed;
 use super::{DomainRun, Shared, lock};
 use crate::plan::tags;
 use crate::scope::Scope;
 
-/// Writes when the volumes were used and takes the transaction's tags off. A tag that cannot be written is a warning:
-/// tags are hints.
+/// Writes when the volumes were used and takes the transaction's tags off; then puts back what earlier runs left and
+/// nobody wants. A tag that cannot be written is a warning: tags are hints.
 pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
     let mut volumes: Vec<Committed> = Vec::new();
     for run in runs {
-        for t in std::mem::take(&mut *lock(&run.tagging)) {
+        for (_, t) in std::mem::take(&mut *lock(&run.tagging)) {
             let _ = t.join();
         }
-        volumes.append(&mut lock(&run.committed));
+        volumes.append(&mut run.to_be_tidied(scope));
     }
-    let now = shared.clock.corrected().replace_nanosecond(0).ok().and_then(|t| t.format(&Rfc3339).ok());
-    let now = now.unwrap_or_default();
+    let now = shared.time_tag();
+    let me = shared.facts().instance_id.clone();
     let warn =
         |what: &str, ids: &[&str], e: &dyn std::fmt::Display| log::warn!("cannot {what} of {}: {e}", ids.join(", "));
 
@@ -28,7 +26,8 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
         if ids.is_empty() {
             continue;
         }
-        let mut pairs = vec![(tags::TS_USED, now.as_str())];
+        // The owner too: a run that was cut off may not have come to it.
+        let mut pairs = vec![(tags::TS_USED, now.as_str()), (tags::OWNER, me.as_str())];
         if created {
             pairs.push((tags::TS_CREATED, now.as_str()));
         }
@@ -45,5 +44,10 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
         if let Err(e) = shared.aws.delete_tags(scope, &ids, &[(tags::TRANSC_ID, Some(value))]) {
             warn("take off the transaction tag", &ids, &e);
         }
+    }
+    for run in runs {
+        run.tidied();
+        // What nobody has taken up by now is wanted by nobody. That it could not be put back was said.
+        run.settle_rest(scope);
     }
 }

@@ -43,6 +43,8 @@ impl From<Failure> for SourceEnd {
     }
 }
 
+/// How long our own detachment of a pool's volume is waited for.
+const DETACHING: Duration = Duration::from_secs(30);
 /// How many claims may be lost in a row before the pool is read again.
 const LOSSES_BEFORE_REREAD: usize = 3;
 
@@ -140,11 +142,16 @@ impl DomainRun {
         let transit = volume.and_then(|v| v.tag(tags::IN_TRANSIT));
         let mine = owner == Some(self.shared.facts().instance_id.as_str());
         lock(&self.shared.taken).insert(found.volume_id.clone());
-        let mut unfinished = false;
-        if let Some(token) = transit {
+        let taken_up = volume.and_then(|v| self.take_up(d, v, &found.device));
+        let unfinished = taken_up.is_some() || transit.is_some();
+        if taken_up.is_some() {
+            log::info!("{}: going on with {}, which an earlier run attached", d.path, found.volume_id);
+            if transit.is_some() {
+                self.end_transit(d, &found.volume_id, scope)?;
+            }
+        } else if let Some(token) = transit {
             // An earlier run made it and was cut off before the first command ran on it: go on where it stopped.
             log::info!("{}: finishing {}, which an earlier run created", d.path, found.volume_id);
-            unfinished = true;
             self.push(Hold::Volume(VolumeHold {
                 volume_id: Some(found.volume_id.clone()),
                 token: Some(token.to_owned()),
@@ -156,10 +163,14 @@ impl DomainRun {
         } else if let Some(left) = volume.and_then(|v| v.tag(tags::TRANSC_ID)).filter(|_| mine) {
             // Its application may be running: it is not ours to take away, but its last tags are ours to write. A run
             // was killed between the claim and these.
-            lock(&self.committed).push(Committed {
+            let committed = Committed {
                 volume_id: found.volume_id.clone(),
                 created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
+            };
+            self.ledger(|l| {
+                l.to_tidy.retain(|c| c.volume_id != committed.volume_id);
+                l.committed.push(committed);
             });
         }
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
@@ -181,7 +192,8 @@ impl DomainRun {
             disk: None,
             tags_before: Vec::new(),
             transit_removed: false,
-            tagging: None,
+            formatting: false,
+            inherited: false,
         }
     }
 
@@ -239,6 +251,7 @@ impl DomainRun {
         let mut fresh: Option<Vec<Volume>> = None;
         let mut said = false;
         let mut losses_ever = 0u32;
+        let mut detaching = Duration::ZERO;
         loop {
             let volumes = fresh.as_deref().unwrap_or(read);
             // A claim of ours whose answer was lost shows up here, after a reading.
@@ -253,6 +266,16 @@ impl DomainRun {
                 .map_err(|e| Failure::new(e.to_string()))?
             {
                 return Ok(self.use_found(d, &found, volumes, scope)?);
+            }
+            // An earlier run of ours was cut off while it rolled back: it is the one that this run would have got, and
+            // nothing else can come under its name before it is gone.
+            if detaching < DETACHING && self.is_detaching(d, pool, volumes) {
+                detaching += Duration::from_secs(1);
+                scope
+                    .sleep(Duration::from_secs(1))
+                    .map_err(|h| Failure::halted("a volume is still being detached", h))?;
+                fresh = Some(self.describe_domain(scope)?);
+                continue;
             }
             let c = self.pool_candidates(d, pool, volumes);
             let mut losses = 0;
@@ -304,6 +327,14 @@ impl DomainRun {
             scope.sleep(pause).map_err(waiting)?;
             fresh = Some(self.describe_domain(scope)?);
         }
+    }
+
+    /// Whether a volume of the pool is on its way from here, and has the name that the directive wants.
+    fn is_detaching(&self, d: &VolumeDirective, pool: &str, volumes: &[Volume]) -> bool {
+        let me = &self.shared.facts().instance_id;
+        let of = |v: &&Volume| volumes::in_pool(v, &self.config.name, Some(pool));
+        let mut here = volumes.iter().filter(of).flat_map(|v| &v.attachments).filter(|a| a.instance_id == *me);
+        here.any(|a| a.state.is_ending() && d.device.as_ref().is_some_and(|w| same(w, &a.device)))
     }
 
     fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
@@ -361,14 +392,14 @@ impl DomainRun {
                     log::warn!("cannot tag {id} as ours (it is ours all the same): {e}");
                 }
             };
-            let job = parallel::background("tag", Box::new(work));
             let before = [(tags::OWNER, me), (tags::TRANSC_ID, self.shared.transaction_id.clone())]
-                .map(|(key, ours)| (key, ours, v.tag(key).map(str::to_owned)));
+                .map(|(key, ours)| (key.to_owned(), ours, v.tag(key).map(str::to_owned)));
             self.with_volume(&d.path, |h| {
-                h.tagging = job;
                 h.tags_before = before.to_vec();
                 h.token = v.tag(tags::IN_TRANSIT).map(str::to_owned);
             });
+            let job = parallel::background("tag", Box::new(work));
+            lock(&self.tagging).extend(job.map(|job| (d.path.clone(), job)));
         }
         // Off before the first command, and known to be off; the disk comes meanwhile.
         let mut disk = PathBuf::new();

@@ -3,6 +3,7 @@
 //! <https://docs.aws.amazon.com/Route53/latest/APIReference/API_ListResourceRecordSets.html>
 //! <https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeResourceRecordSets.html>
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{Call, Repeat};
@@ -37,7 +38,7 @@ const SCHEMA: [&str; 15] = [
 ];
 
 /// A record set, with everything that an exact DELETE or a restoring CREATE needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordSet {
     /// As Route 53 writes names: lower case, with the final dot, odd characters as `\ooo`.
     pub(crate) name: String,
@@ -54,7 +55,7 @@ pub(crate) struct RecordSet {
 }
 
 /// An element that is only kept to be written again.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Element {
     name: String,
     text: String,

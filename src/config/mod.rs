@@ -5,8 +5,10 @@
 
 mod check;
 mod exec;
+mod gzip;
 mod json5;
 mod mime;
+mod mount;
 mod notify;
 mod problem;
 mod reader;
@@ -22,6 +24,7 @@ use crate::macros::Template;
 use crate::model::Event;
 
 pub(crate) use check::load;
+pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -111,7 +114,9 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_pref: PoolPref,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
-    /// `exec`: run when the disk is usable. Blocks with `on` are dropped (with a warning).
+    /// `mount`.
+    pub(crate) mount: Option<Mount>,
+    /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
 }
 

@@ -4,11 +4,11 @@
 //! it goes into an error.
 
 use std::fmt;
-use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::gzip;
 use super::json5::MAX_BYTES;
 use super::mime::{self, Entity};
 
@@ -51,7 +51,7 @@ fn layer(bytes: &[u8], layers: usize) -> Result<Decoded, UserDataError> {
     }
     // White space in front is no part of a compressed body, so the magic counts at its first byte only.
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        return inner(gunzip(bytes)?);
+        return inner(gzip::unpack(bytes, MAX_BYTES)?);
     }
     if let Some(decoded) = base64(trimmed) {
         return inner(decoded);
@@ -86,13 +86,6 @@ fn base64(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     let packed: Vec<u8> = bytes.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
     BASE64.decode(packed).ok()
-}
-
-fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, UserDataError> {
-    let mut out = Vec::new();
-    let limit = MAX_BYTES as u64 + 1;
-    flate2::read::MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut out).map_err(|_| UserDataError::Gzip)?;
-    if out.len() > MAX_BYTES { Err(UserDataError::TooLarge) } else { Ok(out) }
 }
 
 /// Compressions that others know.

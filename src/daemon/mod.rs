@@ -48,8 +48,9 @@ const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more.
-const INTERRUPT_MARGIN: Duration = Duration::from_secs(10);
+/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more, and
+/// then that is told.
+const INTERRUPT_MARGIN: Duration = Duration::from_secs(15);
 /// What the way out has at least, however late the notice came.
 const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
@@ -100,7 +101,7 @@ pub(crate) fn check(args: &Args) -> Outcome {
         log::error!("--check needs --userdata=FILE");
         return Outcome::Usage;
     };
-    match setup::read_input(input) {
+    match setup::read_input(input, None) {
         Ok(config) => {
             for w in config.iter().flat_map(|c| &c.warnings) {
                 log::warn!("{w}");
@@ -165,20 +166,26 @@ impl Daemon {
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.
     fn until_started(&self, scope: &Scope) -> Result<Vec<JoinHandle<()>>, Outcome> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        if self.args.init {
+            self.settle(&all, scope);
+        }
         self.say(&format!("starting {} domain(s)", all.len()));
         self.commands(&all, Event::Starting, scope, None);
         if let Some(reason) = self.stop.get() {
+            let left = self.roll_back(&all);
             self.leave(reason);
-            return Err(Outcome::Done);
+            return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
         }
         if all.iter().any(|d| d.has_failed() && d.config.critical) {
-            return Err(self.fail(&all, &[]));
+            let left = self.roll_back(&all);
+            return Err(self.fail(&all, &left));
         }
 
-        let mut left = Vec::new();
+        let failed: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| d.has_failed()).collect();
+        let mut left = self.roll_back(&failed);
         if self.args.init {
             let standing: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| !d.has_failed()).collect();
-            left = self.init(&standing, scope);
+            left.extend(self.init(&standing, scope));
             if let Some(reason) = self.stop.get() {
                 let tidying = self.tidy();
                 self.leave(reason);
@@ -238,7 +245,7 @@ impl Daemon {
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
     fn init(&self, domains: &[&Arc<Domain>], scope: &Scope) -> Vec<String> {
-        let undo = || Scope::new(&scope.clock, ROLL_BACK, None);
+        let undo = || Scope::new(&scope.clock, self.roll_back_budget(), None);
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();
@@ -261,17 +268,37 @@ impl Daemon {
                 lost.push(*d);
             }
         }
-        if !lost.is_empty() {
-            self.say(&format!("rolling back {}", names(&lost)));
-            let standing = domains.iter().filter(|d| !d.has_failed());
-            lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
-            self.notifier.extend_timeout(scope.clock.real(ROLL_BACK + WAY_OUT_COMMAND));
-            let scope = undo();
-            for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
-                for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
-                    d.note(format!("not rolled back: {l}"));
-                    left.push(format!("{}: {l}", d.name()));
-                }
+        let standing = domains.iter().filter(|d| !d.has_failed());
+        lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
+        left.extend(self.roll_back(&lost));
+        left
+    }
+
+    /// Opens the journals, and settles what runs that were cut off left.
+    fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
+        let cut_off: Vec<&Arc<Domain>> =
+            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal())).collect();
+        if !cut_off.is_empty() {
+            self.say(&format!("settling what an earlier run of {} left", names(&cut_off)));
+            each(&cut_off, |d| d.run.settle(scope));
+        }
+    }
+
+    /// Rolls back what these domains hold, if they hold anything. What could not be is returned.
+    fn roll_back(&self, lost: &[&Arc<Domain>]) -> Vec<String> {
+        let lost: Vec<&Arc<Domain>> = lost.iter().copied().filter(|d| d.run.holds_anything()).collect();
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        self.say(&format!("rolling back {}", names(&lost)));
+        let clock = &self.context.shared.clock;
+        self.notifier.extend_timeout(clock.real(ROLL_BACK + WAY_OUT_COMMAND));
+        let scope = Scope::new(clock, ROLL_BACK, None);
+        let mut left = Vec::new();
+        for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
+            for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
+                d.note(format!("not rolled back: {l}"));
+                left.push(format!("{}: {l}", d.name()));
             }
         }
         left
@@ -350,11 +377,20 @@ impl Daemon {
         }
     }
 
+    /// What is left until the announced time, if one was announced.
+    fn left(&self) -> Option<Duration> {
+        let notice = lock(&self.context.notice);
+        notice.as_ref().map(|n| (n.time - self.context.shared.clock.corrected()).try_into().unwrap_or_default())
+    }
+
+    /// How long a roll-back may take: with an interruption ahead, the commands have half of the time that is left.
+    fn roll_back_budget(&self) -> Duration {
+        self.left().map_or(ROLL_BACK, |left| ROLL_BACK.min(left / 2).max(INTERRUPT_MINIMUM))
+    }
+
     fn interrupted(&self, all: &[&Arc<Domain>]) {
         let clock = &self.context.shared.clock;
-        let notice = lock(&self.context.notice).clone();
-        let left =
-            notice.as_ref().map_or(Duration::ZERO, |n| (n.time - clock.corrected()).try_into().unwrap_or_default());
+        let left = self.left().unwrap_or_default();
         let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
         self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));

@@ -31,6 +31,19 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The same plan, where what stands there is an earlier run's `ours` that this run goes on with: what undoes both
+    /// is what was `before` that run.
+    pub(crate) fn after(self, ours: &[RecordSet], before: &[RecordSet]) -> Plan {
+        let merged = |first: &[RecordSet], of: &[RecordSet], second: &[RecordSet]| {
+            let rest = second.iter().filter(|s| !of.iter().any(|o| o.kind == s.kind));
+            first.iter().chain(rest).cloned().collect::<Vec<_>>()
+        };
+        let before = merged(before, ours, &self.before);
+        Plan { ours: merged(&self.ours, &self.ours, ours), before, ..self }
+    }
+}
+
 /// Why a name cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -136,6 +149,23 @@ mod tests {
 
     fn ips(s: &[&str]) -> Vec<String> {
         s.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_plan_that_goes_on_with_another() {
+        let set = |kind: &str, value: &str| RecordSet::simple("a.e", kind, 60, &ips(&[value]));
+        let old = [set("A", "192.0.2.1")];
+        // The first run wrote A; this one has another A, and an AAAA.
+        let first = [set("A", "192.0.2.2")];
+        let mut sets = first.to_vec();
+        sets.push(set("AAAA", "2001:db8::1"));
+        let both = plan(&sets, "a.e.", 60, &ips(&["192.0.2.3"]), &ips(&["2001:db8::3"])).unwrap().after(&first, &old);
+        assert_eq!(both.before, [set("A", "192.0.2.1"), set("AAAA", "2001:db8::1")]);
+        assert_eq!(both.ours, [set("A", "192.0.2.3"), set("AAAA", "2001:db8::3")]);
+        // What it does not touch is undone with it all the same.
+        let one = plan(&sets, "a.e.", 60, &[], &ips(&["2001:db8::3"])).unwrap().after(&first, &old);
+        assert_eq!(one.ours, [set("AAAA", "2001:db8::3"), set("A", "192.0.2.2")]);
+        assert_eq!(one.before, [set("A", "192.0.2.1"), set("AAAA", "2001:db8::1")]);
     }
 
     #[test]

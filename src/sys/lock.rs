@@ -5,20 +5,17 @@
 //! files are never removed; a file that is taken away under a waiting process would be two locks.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
-use super::Root;
+use super::{Root, run_dir};
 use crate::scope::{Halt, Scope};
-
-const DIR: &str = "/run/ec2fleetd";
 
 /// Why a lock could not be had.
 #[derive(Debug)]
@@ -76,7 +73,7 @@ pub(crate) struct DomainLock {
 impl DomainLock {
     /// Takes it, or says at once who has it.
     pub(crate) fn acquire(root: &Root, domain: &str) -> Result<DomainLock, LockError> {
-        let path = root.path(DIR).join(file_name(domain));
+        let path = run_dir::shared(root).join(run_dir::file_name(domain, "lock"));
         let failed = |cause| LockError::Io { path: path.clone(), cause };
         let mut file = open(root, &path).map_err(failed)?;
         if try_lock(&file).map_err(failed)? {
@@ -98,7 +95,7 @@ pub(crate) struct DeviceNameLock {
 impl DeviceNameLock {
     /// Waits for it as long as `scope` goes on.
     pub(crate) fn acquire(root: &Root, scope: &Scope) -> Result<DeviceNameLock, LockError> {
-        let path = root.path(DIR).join("device-names.lock");
+        let path = run_dir::shared(root).join("device-names.lock");
         let failed = |cause| LockError::Io { path: path.clone(), cause };
         let mut file = open(root, &path).map_err(failed)?;
         while !try_lock(&file).map_err(failed)? {
@@ -111,7 +108,7 @@ impl DeviceNameLock {
 }
 
 fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(root.path(DIR))?;
+    run_dir::make(&run_dir::shared(root))?;
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
@@ -132,16 +129,6 @@ fn note_pid(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-/// A domain's name may be any text; two domains never share a file.
-fn file_name(domain: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if !domain.is_empty() && domain.len() <= 100 && domain.bytes().all(plain) {
-        return format!("domain.{domain}.lock");
-    }
-    let hash: String = Sha256::digest(domain).iter().map(|b| format!("{b:02x}")).collect();
-    format!("domain-hash.{hash}.lock")
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -151,14 +138,6 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::sys::testing::TestDir;
-
-    #[test]
-    fn names_of_files() {
-        assert_eq!(file_name("my.app-1"), "domain.my.app-1.lock");
-        let hashed = ["", "a/b", "../../etc", "a b", "\u{e9}", &"x".repeat(101), "a\0"].map(file_name);
-        assert!(hashed.iter().all(|n| n.starts_with("domain-hash.") && n.len() == 81 && !n.contains('/')));
-        assert_eq!(hashed.iter().collect::<std::collections::BTreeSet<_>>().len(), hashed.len());
-    }
 
     #[test]
     fn a_domain_has_one_daemon() {

@@ -188,18 +188,23 @@ impl Server {
         let http = listen(&shared, api(None));
         let https = listen(&shared, api(Some(tls.config.clone())));
         if let Some(address) = options.net {
-            listen_at(&shared, SocketAddr::new(address, 80), api(None));
-            listen_at(&shared, SocketAddr::new(address, 443), api(Some(tls.config.clone())));
+            listen_at(&shared, SocketAddr::new(address, 80), || true, api(None));
+            listen_at(&shared, SocketAddr::new(address, 443), || true, api(Some(tls.config.clone())));
             let all = shared.clone();
-            listen_at(&shared, SocketAddr::from(([169, 254, 169, 254], 80)), move |socket, n| {
-                // As in EC2: who asks is known by the address it asks from.
-                let peer = socket.peer_addr().map(|p| p.ip().to_string()).unwrap_or_default();
-                let mine = |i: &&instances::Instance| i.nics.iter().any(|nic| nic.local_ipv4s.contains(&peer));
-                let id = all.world().instances.values().find(mine).map(|i| i.id.clone());
-                if let Some(id) = id {
-                    serve_imds(&all, &id, socket, n);
-                }
-            });
+            listen_at(
+                &shared,
+                SocketAddr::from(([169, 254, 169, 254], 80)),
+                || true,
+                move |socket, n| {
+                    // As in EC2: who asks is known by the address it asks from.
+                    let peer = socket.peer_addr().map(|p| p.ip().to_string()).unwrap_or_default();
+                    let mine = |i: &&instances::Instance| i.nics.iter().any(|nic| nic.local_ipv4s.contains(&peer));
+                    let id = all.world().instances.values().find(mine).map(|i| i.id.clone());
+                    if let Some(id) = id {
+                        serve_imds(&all, &id, socket, n);
+                    }
+                },
+            );
         }
         let ticker = shared.clone();
         thread::spawn(move || {
@@ -235,7 +240,12 @@ impl Server {
         let state = world.imds(instance);
         if state.port == 0 {
             let (shared, id) = (self.shared.clone(), instance.to_string());
-            state.port = listen(&self.shared, move |socket, n| serve_imds(&shared, &id, socket, n));
+            let (world, mine) = (self.shared.clone(), id.clone());
+            let up = move || {
+                let mut world = world.world();
+                world.now_ms() >= world.imds(&mine).down_until_ms
+            };
+            state.port = listen_while(&self.shared, up, move |socket, n| serve_imds(&shared, &id, socket, n));
         }
         format!("http://127.0.0.1:{}", state.port)
     }
@@ -291,17 +301,47 @@ impl Drop for Server {
 
 /// Listens on a free port; each connection gets a thread. The port is given.
 pub(crate) fn listen(shared: &Arc<Shared>, serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> u16 {
-    listen_at(shared, SocketAddr::from(([127, 0, 0, 1], 0)), serve)
+    listen_at(shared, SocketAddr::from(([127, 0, 0, 1], 0)), || true, serve)
+}
+
+/// The same, but connections are refused while it is not `up` (after 0.2 s at the latest; until then they are reset).
+fn listen_while(
+    shared: &Arc<Shared>,
+    up: impl Fn() -> bool + Send + 'static,
+    serve: impl Fn(TcpStream, u64) + Send + Sync + 'static,
+) -> u16 {
+    listen_at(shared, SocketAddr::from(([127, 0, 0, 1], 0)), up, serve)
 }
 
 /// The same at an address; port 0 is a free one.
-fn listen_at(shared: &Arc<Shared>, address: SocketAddr, serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> u16 {
-    let listener = TcpListener::bind(address).unwrap();
+fn listen_at(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    up: impl Fn() -> bool + Send + 'static,
+    serve: impl Fn(TcpStream, u64) + Send + Sync + 'static,
+) -> u16 {
+    let mut listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     let (shared, serve) = (shared.clone(), Arc::new(serve));
     thread::spawn(move || {
         while !shared.stop.load(Ordering::Relaxed) {
+            if !up() {
+                drop(listener);
+                listener = loop {
+                    thread::sleep(Duration::from_millis(5));
+                    if shared.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Somebody else may have the port for a moment.
+                    if up()
+                        && let Ok(again) = TcpListener::bind(SocketAddr::new(address.ip(), port))
+                    {
+                        break again;
+                    }
+                };
+                listener.set_nonblocking(true).unwrap();
+            }
             // Waits in the kernel for a connection, and looks at the stop switch now and then.
             let mut fds = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
             let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -358,9 +398,17 @@ fn serve_imds(shared: &Shared, id: &str, socket: TcpStream, number: u64) {
             return;
         }
     }
+    let down = |shared: &Shared| {
+        let mut world = shared.world();
+        world.now_ms() < world.imds(id).down_until_ms
+    };
     loop {
         let idle = Duration::from_millis(shared.world().knobs.idle_close_ms);
         let Ok(Some(request)) = connection.next(&shared.stop, idle) else { return };
+        if down(shared) {
+            connection.stream.reset();
+            return;
+        }
         let (reply, latency, close, date) = {
             let mut world = shared.world();
             let at_ms = world.now_ms();

@@ -105,8 +105,13 @@ impl Lab {
 
     /// Attaches a free volume to an instance, as somebody else would.
     pub(crate) fn take(&self, volume: &str, instance: &str, device: &str) {
+        self.taking(volume, instance, device, 0);
+    }
+
+    /// The same, but it is `attaching`, without a disk, for so long. When that is over.
+    pub(crate) fn taking(&self, volume: &str, instance: &str, device: &str, ms: u64) -> u64 {
         let mut w = self.server.world();
-        let (now, wall) = (w.now_ms(), w.wall());
+        let (due, wall) = (w.now_ms() + ms, w.wall());
         w.remember();
         let v = w.volumes.get_mut(volume).unwrap();
         assert_eq!(v.state, "available");
@@ -114,14 +119,15 @@ impl Lab {
         v.attachments.push(Attachment {
             instance: instance.into(),
             device: device.into(),
-            state: "attached".into(),
+            state: if ms > 0 { "attaching" } else { "attached" }.into(),
             time: wall,
-            due: None,
-            device_due: Some(now),
+            due: (ms > 0).then_some(due),
+            device_due: Some(due),
             node: None,
             delete_on_termination: false,
             force: false,
         });
+        due
     }
 
     /// Lets the attachments of a volume be in `state` for so long (`detaching` then ends, `attaching` becomes attached).

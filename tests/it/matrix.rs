@@ -160,8 +160,6 @@ pub(crate) struct Picture {
     pub(crate) strict: Vec<String>,
     /// Without the tags that are only hints for people and for the order of a pool.
     pub(crate) loose: Vec<String>,
-    /// The same, whichever volume of a pool it is.
-    pub(crate) alike: Vec<String>,
 }
 
 impl Picture {
@@ -176,11 +174,7 @@ impl Picture {
             lines.extend(zone(lab, "Z1"));
             lines
         };
-        let loose = of(false);
-        let mut alike: Vec<String> =
-            loose.iter().map(|l| (1..=2).fold(l.clone(), |l, n| l.replace(&id(n), "vol"))).collect();
-        alike.sort();
-        Picture { strict: of(true), loose, alike }
+        Picture { strict: of(true), loose: of(false) }
     }
 
     /// The same, where it is not known whether the transaction's tag could be taken off.
@@ -232,8 +226,6 @@ pub(crate) enum Likeness {
     Strict,
     /// But for tags that are hints.
     Loose,
-    /// And for which volume of a pool it is.
-    Alike,
 }
 
 /// The pictures are the same.
@@ -242,7 +234,6 @@ pub(crate) fn same(now: &Picture, wanted: &Picture, how: Likeness, what: &str, r
     let of = |p: &Picture| match how {
         Likeness::Strict => p.strict.clone(),
         Likeness::Loose => p.loose.clone(),
-        Likeness::Alike => p.alike.clone(),
     };
     let (now, wanted) = (of(now), of(wanted));
     assert!(now == wanted, "{what}: the world is\n{}\nand should be\n{}\n{run}", now.join("\n"), wanted.join("\n"));

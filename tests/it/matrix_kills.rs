@@ -1,5 +1,6 @@
-//! The kill matrix: SIGKILL right before and right after each call of a clean run; then a plain run gives what a clean
-//! run gives. The same with two kills in a row.
+//! The kill matrix: SIGKILL right before and right after each call of a clean run, and in and after each write of the
+//! journal; then a plain run gives what a clean run gives, with the journal and without it. The same with two kills in a
+//! row.
 
 use std::time::Duration;
 
@@ -46,27 +47,31 @@ fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
     came
 }
 
-/// How alike the next run's world can be to a clean run's, without a journal.
+/// Whether the next run finds the journal of the one that was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    Kept,
+    Lost,
+}
+
+const BOTH: [Journal; 2] = [Journal::Kept, Journal::Lost];
+
+/// The kill is over: what the next run finds, and how alike its world must be to a clean run's.
 ///
-/// - Killed after AttachVolume and before the volume is tagged as ours (or, in a roll-back, before DetachVolume, when the
-///   tags are off already): on AWS nothing tells that this program attached it, so that the next run takes it for one
-///   that was attached by hand. It uses it as it is and writes no tags. Only the tags of owner and time are missing then.
-/// - Killed after the DetachVolume of a roll-back: the next run meets its volume while it is being detached, and takes
-///   the next free one of the pool. It is as good as the first, but a clean run would have got that one.
-fn likeness(lab: &Lab) -> Likeness {
-    let w = lab.server.world();
-    let mut how = Likeness::Strict;
-    for v in w.volumes.values() {
-        for a in v.attachments.iter().filter(|a| a.instance == lab.me && a.device == "/dev/xvdf") {
-            let untold = v.tags.get("user:ec2fd.owner") != Some(&lab.me);
-            how = how.max(match a.state.as_str() {
-                "detaching" => Likeness::Alike,
-                _ if untold => Likeness::Loose,
-                _ => Likeness::Strict,
-            });
-        }
+/// With the journal in all. Without it, killed after AttachVolume and before the volume is tagged as ours (or, in a
+/// roll-back, before DetachVolume, when the tags are off already), nothing on AWS tells that this program attached it:
+/// the next run takes it for one that was attached by hand, uses it as it is and writes no tags.
+fn aftermath(lab: &Lab, journal: Journal) -> Likeness {
+    if journal == Journal::Kept {
+        return Likeness::Strict;
     }
-    how
+    lab.lose_journal();
+    let w = lab.server.world();
+    let untold = w.volumes.values().any(|v| {
+        let mut here = v.attachments.iter().filter(|a| a.instance == lab.me && a.device == "/dev/xvdf");
+        here.any(|a| a.state != "detaching") && v.tags.get("user:ec2fd.owner") != Some(&lab.me)
+    });
+    if untold { Likeness::Loose } else { Likeness::Strict }
 }
 
 fn converges(lab: &Lab, what: &str, s: &Scenario, clean: &Clean, how: Likeness) {
@@ -100,6 +105,10 @@ fn doomed_calls(s: &Scenario) -> Vec<Key> {
     keys.into_iter().skip(written.unwrap_or(undone)).collect()
 }
 
+fn text(s: &Scenario, doomed: bool) -> String {
+    if doomed { s.doomed(LONG) } else { s.config(LONG) }
+}
+
 #[test]
 fn a_run_killed_at_any_call_is_settled_by_the_next() {
     let clean: Vec<Clean> = SCENARIOS.iter().map(Scenario::clean).collect();
@@ -108,22 +117,49 @@ fn a_run_killed_at_any_call_is_settled_by_the_next() {
     cases.extend(self::cases(&clean, true));
     let ends = all(&cases, |case| {
         let s = &SCENARIOS[case.scenario];
-        let lab = s.lab();
-        let text = if case.doomed { s.doomed(LONG) } else { s.config(LONG) };
-        let came = kill_at(&lab, &text, &case.call.action, case.call.nth, case.after);
-        let how = likeness(&lab);
-        converges(&lab, &format!("{case:?}"), s, &clean[case.scenario], how);
-        (came, how)
+        BOTH.map(|journal| {
+            let lab = s.lab();
+            let came = kill_at(&lab, &text(s, case.doomed), &case.call.action, case.call.nth, case.after);
+            let how = aftermath(&lab, journal);
+            converges(&lab, &format!("{case:?} {journal:?}"), s, &clean[case.scenario], how);
+            (came, how)
+        })
     });
+    let ends = ends.as_flattened();
     let came = ends.iter().filter(|e| e.0).count();
     println!(
-        "kill matrix: {} kills before and after calls, {} more in runs that are rolled back, {came} came; the journal is wanted by {} (untold) and {} (another of the pool)",
-        plain,
+        "kill matrix: {plain} kills before and after calls, {} more in runs that are rolled back, each with the journal \
+         kept and lost: {came} came; {} lost nothing but hints with the journal",
         cases.len() - plain,
         ends.iter().filter(|e| e.1 == Likeness::Loose).count(),
-        ends.iter().filter(|e| e.1 == Likeness::Alike).count()
     );
-    assert!(came * 10 >= cases.len() * 9, "{came} of {}", cases.len());
+    assert!(came * 10 >= ends.len() * 9, "{came} of {}", ends.len());
+}
+
+#[test]
+fn a_run_killed_at_any_write_of_the_journal_is_settled_by_the_next() {
+    let clean: Vec<Clean> = SCENARIOS.iter().map(Scenario::clean).collect();
+    let cases: Vec<_> =
+        (0..SCENARIOS.len()).flat_map(|s| [(s, false), (s, true)]).flat_map(|c| BOTH.map(|j| (c, j))).collect();
+    let kills = all(&cases, |case| {
+        let ((scenario, doomed), journal) = *case;
+        let s = &SCENARIOS[scenario];
+        for step in 1..200 {
+            let lab = s.lab();
+            let run = lab.run(&text(s, doomed), once().env("EC2FLEETD_DIE", &step.to_string()));
+            if run.code == i32::from(doomed) {
+                return step - 1;
+            }
+            assert_eq!(run.code, 137, "{case:?} {step} {run}");
+            // What was sent before the kill may still be carried out.
+            std::thread::sleep(Duration::from_millis(20));
+            let how = aftermath(&lab, journal);
+            converges(&lab, &format!("{case:?}, step {step}"), s, &clean[scenario], how);
+        }
+        panic!("{case:?}: it writes and writes");
+    });
+    println!("kill matrix: {} kills in and after writes of the journal, kept and lost", kills.iter().sum::<u32>());
+    assert!(kills.iter().all(|k| *k >= 6), "{kills:?}");
 }
 
 #[test]
@@ -132,25 +168,25 @@ fn two_kills_in_a_row_are_settled_by_the_next() {
     // The first kill is right after a call: before it is after the one before it.
     let cases: Vec<Case> = cases(&clean, false).into_iter().filter(|c| c.after).collect();
     let kills = all(&cases, |case| {
-        let (s, mut kills, mut journal) = (&SCENARIOS[case.scenario], 0, 0);
-        // The second one at each call that the next run makes, whichever that is.
+        let (s, mut kills) = (&SCENARIOS[case.scenario], 0);
+        // The second one at each call that the next run makes, whichever that is. The journal is kept or lost in turn.
         for nth in 1.. {
+            let (first, second) = (BOTH[nth as usize % 2], BOTH[nth as usize / 2 % 2]);
             let lab = s.lab();
             kill_at(&lab, &s.config(LONG), &case.call.action, case.call.nth, true);
-            let mut how = likeness(&lab);
+            let how = aftermath(&lab, first);
             let came = kill_at(&lab, &s.config(LONG), "*", nth, nth % 2 == 0);
             if !came {
                 break;
             }
-            how = how.max(likeness(&lab));
-            converges(&lab, &format!("{case:?} and then at call {nth}"), s, &clean[case.scenario], how);
+            let how = how.max(aftermath(&lab, second));
+            let what = format!("{case:?} {first:?} and then at call {nth} {second:?}");
+            converges(&lab, &what, s, &clean[case.scenario], how);
             kills += 1;
-            journal += usize::from(how != Likeness::Strict);
         }
-        (kills, journal)
+        kills
     });
-    let pairs: usize = kills.iter().map(|k| k.0).sum();
-    let journal: usize = kills.iter().map(|k| k.1).sum();
-    println!("kill matrix: {pairs} times two kills in a row, {journal} want the journal");
+    let pairs: usize = kills.iter().sum();
+    println!("kill matrix: {pairs} times two kills in a row, with the journal kept or lost after each");
     assert!(pairs > cases.len());
 }

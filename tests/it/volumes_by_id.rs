@@ -50,14 +50,7 @@ fn a_volume_attached_here_is_used_as_it_is() {
 fn a_volume_still_attaching_here_is_waited_for() {
     let lab = Lab::new();
     let vol = lab.volume(VolumeSpec::default().id(&id(1)));
-    lab.take(&vol, &lab.me, "/dev/xvdf");
-    let due = {
-        let mut w = lab.server.world();
-        let due = w.now_ms() + 600;
-        let a = &mut w.volumes.get_mut(&vol).unwrap().attachments[0];
-        (a.state, a.due, a.device_due) = ("attaching".into(), Some(due), Some(due));
-        due
-    };
+    let due = lab.taking(&vol, &lab.me, "/dev/xvdf", 600);
     let run = lab.run(&config(&x("xpc")), once());
     run.ends(0, &["is attached already"]);
     assert!(lab.server.world().now_ms() >= due, "{run}");

@@ -233,6 +233,7 @@ fn a_run_killed_while_the_volume_is_being_attached_converges_to_one_volume() {
     lab.until("an attachment", || lab.attached(&lab.me).len() == 1);
     run.signal("KILL");
     run.wait(&lab);
+    lab.lose_journal();
     let made = lab.created();
     assert_ne!(lab.tag(&made[0], "in-transit"), "");
     lab.server.world().volumes.get_mut(&made[0]).unwrap().attachments[0].device_due = Some(0);
@@ -331,6 +332,7 @@ fn a_volume_in_error_of_an_earlier_run_is_deleted_and_another_one_made() {
     lab.until("a volume", || lab.created().len() == 1);
     run.signal("KILL");
     run.wait(&lab);
+    lab.lose_journal();
     let dead = lab.created().remove(0);
     {
         let mut w = lab.server.world();

@@ -1,54 +1,11 @@
-//! Roll-back with a disk that is mounted: a real loop device with a real file system. Needs root; says so and passes
-//! where loop devices cannot be had.
+//! Roll-back with a disk that is mounted: a real loop device with a real file system.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use crate::disks::{config, directive, id};
-use crate::fakeaws::VolumeSpec;
-use crate::lab::{Lab, once};
-
-/// A loop device with a small ext4. Taken down when dropped, with whatever is mounted below the lab's directory.
-struct Loop {
-    device: PathBuf,
-    below: PathBuf,
-}
-
-fn run(program: &str, args: &[&str]) -> Option<String> {
-    let out = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-}
-
-impl Loop {
-    fn new(lab: &Lab, name: &str) -> Option<Loop> {
-        let file = lab.dir.join(name);
-        File::create(&file).unwrap().set_len(4 << 20).unwrap();
-        let path = file.to_str().unwrap();
-        let made = run("mkfs.ext4", &["-q", "-F", path]).and_then(|_| run("losetup", &["--find", "--show", path]));
-        let Some(device) = made else {
-            println!("skipped: no loop device can be had here (root and mkfs.ext4 are needed)");
-            return None;
-        };
-        Some(Loop { device: device.into(), below: lab.dir.clone() })
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        for point in mounts(&self.below).iter().rev() {
-            let _ = Command::new("umount").arg(point).status();
-        }
-        let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
-    }
-}
-
-/// What is mounted below a directory, in order.
-fn mounts(below: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let points = table.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|p| p.starts_with(below)).collect()
-}
+use crate::lab::once;
+use crate::loops::{lab, mounts};
 
 /// A process that is not the daemon's. Ended when dropped.
 struct Foreign(Child);
@@ -58,26 +15,6 @@ impl Drop for Foreign {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A lab whose instance sees the real `/proc`, with volume `n` on each loop device.
-fn lab(count: u32) -> Option<(Lab, Vec<Loop>)> {
-    let lab = Lab::new();
-    if !Path::new("/dev/loop-control").exists() {
-        println!("skipped: there is no /dev/loop-control");
-        return None;
-    }
-    let proc = lab.root(&lab.me).join("proc");
-    fs::remove_dir_all(&proc).unwrap();
-    std::os::unix::fs::symlink("/proc", &proc).unwrap();
-    fs::create_dir(lab.dir.join("mnt")).unwrap();
-    let mut loops = Vec::new();
-    for n in 1..=count {
-        let disk = Loop::new(&lab, &format!("disk{n}"))?;
-        lab.volume(VolumeSpec { backing: Some(disk.device.clone()), ..VolumeSpec::default().id(&id(n)) });
-        loops.push(disk);
-    }
-    Some((lab, loops))
 }
 
 fn x(n: u32, device: &str, script: &str) -> String {

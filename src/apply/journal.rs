@@ -1,0 +1,147 @@
+//! The crash journal: a domain's ledger on disk, for the run after one that was cut off.
+//!
+//! It is evidence, not a lock: whoever has the domain's lock reads it once, and everything that follows from it is
+//! looked up in AWS before it is done. It may be lost at any time (a power cut, an initramfs, a new root); then tags,
+//! attachments and client tokens tell what can be told.
+
+use serde::{Deserialize, Serialize};
+
+use super::hold::{Committed, Hold, Ledger, Origin};
+use crate::sys::Root;
+use crate::sys::journal::JournalFile;
+
+/// Of the format. Another one is not read, but set aside.
+const VERSION: u32 = 1;
+
+/// What the file says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Page<H, C> {
+    version: u32,
+    /// Whose it is: an image made of a running instance may carry its files along.
+    instance: String,
+    /// The run's.
+    transaction: String,
+    held: H,
+    inherited: H,
+    left: H,
+    committed: C,
+}
+
+/// Where the ledger is written. The default one is nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    file: Option<JournalFile>,
+    instance: String,
+    /// What is there now; empty if there is no file.
+    written: Vec<u8>,
+    /// It was said that it cannot be written.
+    said: bool,
+}
+
+impl Ledger {
+    /// The ledger of a domain, with what a run that was cut off left in its journal. What cannot be read is reported and
+    /// set aside: the run goes on without it.
+    pub(crate) fn open(root: &Root, domain: &str, instance: &str) -> Ledger {
+        let file = JournalFile::of(root, domain);
+        let read = file.read();
+        let written = read.as_ref().ok().and_then(Clone::clone).unwrap_or_default();
+        let page = match read {
+            Ok(None) => None,
+            Ok(Some(bytes)) => Some(parse(&bytes, instance)),
+            Err(e) => Some(Err(e.to_string())),
+        };
+        let journal = Journal { file: Some(file), instance: instance.to_owned(), written, said: false };
+        let mut ledger = Ledger { journal, ..Ledger::default() };
+        match page {
+            None => {}
+            Some(Ok(page)) => ledger.take_over(page),
+            Some(Err(why)) => ledger.journal.set_aside(&why),
+        }
+        ledger
+    }
+
+    fn take_over(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {
+        self.inherited = page.inherited.into_iter().chain(page.left).chain(page.held).collect();
+        for hold in &mut self.inherited {
+            let Hold::Volume(v) = hold else { continue };
+            v.inherited = true;
+            // The directives may be others by now.
+            v.key.clear();
+            if v.origin == Origin::Claimed {
+                // Its tags have the transaction of the run that wrote them.
+                v.transc_id.get_or_insert(page.transaction.clone());
+            }
+        }
+        self.to_tidy = page.committed;
+    }
+
+    /// Brings the journal up to date. A run does not fail for it: AWS knows enough to go on from.
+    pub(super) fn write(&mut self, transaction: &str) {
+        let Some(file) = &self.journal.file else { return };
+        let committed: Vec<&Committed> = self.committed.iter().chain(&self.to_tidy).collect();
+        let empty = self.held.is_empty() && self.inherited.is_empty() && self.left.is_empty() && committed.is_empty();
+        let page = Page {
+            version: VERSION,
+            instance: self.journal.instance.clone(),
+            transaction: transaction.to_owned(),
+            held: &self.held,
+            inherited: &self.inherited,
+            left: &self.left,
+            committed,
+        };
+        let bytes = if empty { Ok(Vec::new()) } else { serde_json::to_vec(&page) };
+        let outcome = match bytes {
+            Ok(bytes) if bytes == self.journal.written => return,
+            Ok(bytes) => {
+                let end = if bytes.is_empty() { file.remove() } else { file.write(&bytes) };
+                self.journal.written = bytes;
+                end
+            }
+            Err(e) => Err(e.into()),
+        };
+        if let Err(e) = outcome {
+            // An old page would tell of what is no more.
+            let stale = file.remove().err().map(|e| format!("; nor remove it: {e}")).unwrap_or_default();
+            if !std::mem::replace(&mut self.journal.said, true) {
+                let path = file.path().display();
+                log::warn!("cannot write the journal {path} (going on without it): {e}{stale}");
+            }
+            self.journal.written.clear();
+        }
+    }
+}
+
+impl Journal {
+    fn set_aside(&mut self, why: &str) {
+        let Some(file) = &self.file else { return };
+        let aside = match file.set_aside() {
+            Ok(path) => format!("it is {} now", path.display()),
+            Err(e) => format!("it could not be set aside: {e}"),
+        };
+        log::warn!(
+            "the journal {} of an earlier run cannot be used: {why}; {aside}. What AWS knows must do",
+            file.path().display()
+        );
+        self.written.clear();
+    }
+}
+
+fn parse(bytes: &[u8], instance: &str) -> Result<Page<Vec<Hold>, Vec<Committed>>, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+        instance: String,
+    }
+    let torn = |e: serde_json::Error| format!("it is torn, or no journal ({e})");
+    let head: Head = serde_json::from_slice(bytes).map_err(torn)?;
+    if head.version != VERSION {
+        return Err(format!("its version is {}, this program's is {VERSION}", head.version));
+    }
+    if head.instance != instance {
+        return Err(format!("it is of {}, this instance is {instance}", head.instance));
+    }
+    serde_json::from_slice(bytes).map_err(torn)
+}
+
+#[cfg(test)]
+mod properties;

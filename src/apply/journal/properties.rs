@@ -1,0 +1,97 @@
+//! Whatever a file says, it is read as a journal or set aside; and what was written is read again.
+
+use proptest::prelude::*;
+
+use super::parse;
+use crate::apply::hold::{Committed, Done, Hold, Ledger, Origin, RecordHold, VolumeHold};
+use crate::aws::route53::RecordSet;
+use crate::properties::{bytes, in_time, mutated, settings, text};
+use crate::sys::testing::TestDir;
+
+const SEEDS: [&str; 2] = [
+    r#"{"version":1,"instance":"i-1","transaction":"t","held":[{"Volume":{"key":"k","volume_id":"vol-1","token":null,"transc_id":null,"origin":"Claimed","seen":false,"attached":"Yes","device":"/dev/xvdf","disk":null,"tags_before":[["a","b",null]],"transit_removed":false}}],"inherited":[],"left":[],"committed":[{"volume_id":"vol-2","created":true,"transc_id":"t"}]}"#,
+    r#"{"version":1,"instance":"i-1","transaction":"t","held":[],"inherited":[{"Record":{"key":"k","zone":"Z","name":"a.","ours":[{"name":"a.","kind":"A","ttl":60,"values":["1.2.3.4"],"set_identifier":null,"other":[{"name":"AliasTarget","text":"","children":[]}]}],"before":[],"written":"Maybe"}}],"left":[],"committed":[]}"#,
+];
+const WORDS: [&str; 16] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    ":",
+    ",",
+    "null",
+    "1",
+    "-1",
+    "1e999",
+    "\"Yes\"",
+    "\"Volume\"",
+    "\"children\":[",
+    "\\u0000",
+    "\"held\":",
+];
+
+fn hold() -> impl Strategy<Value = Hold> {
+    let done = || prop_oneof![Just(Done::No), Just(Done::Maybe), Just(Done::Yes)];
+    let origin = prop_oneof![Just(Origin::Claimed), Just(Origin::Created), Just(Origin::Adopted)];
+    let tags = prop::collection::vec((text(), text(), prop::option::of(text())), 0..3);
+    let volume = (prop::option::of(text()), prop::option::of(text()), origin, done(), tags, any::<bool>()).prop_map(
+        |(volume_id, token, origin, attached, tags_before, seen)| {
+            Hold::Volume(VolumeHold {
+                key: String::new(),
+                volume_id,
+                transc_id: Some(token.clone().unwrap_or_default()),
+                token,
+                origin,
+                seen,
+                attached,
+                device: "/dev/xvdf".to_owned(),
+                disk: None,
+                tags_before,
+                transit_removed: seen,
+                formatting: seen,
+                inherited: true,
+            })
+        },
+    );
+    let record = (text(), text(), done(), any::<i64>()).prop_map(|(zone, value, written, ttl)| {
+        let ours = vec![RecordSet::simple(&zone, "A", ttl, &[value])];
+        let key = "domains.\"d\".update-route53[0]".to_owned();
+        Hold::Record(RecordHold { key, name: zone.clone(), zone, before: ours.clone(), ours, written })
+    });
+    prop_oneof![volume, record]
+}
+
+proptest! {
+    #![proptest_config(settings())]
+
+    #[test]
+    fn any_bytes_are_a_journal_or_are_not(bytes in bytes()) {
+        let _ = in_time(|| parse(&bytes, "i-1"));
+    }
+
+    #[test]
+    fn a_mutilated_journal_never_panics(bytes in mutated(&SEEDS, &WORDS)) {
+        let _ = in_time(|| parse(&bytes, "i-1"));
+    }
+
+    #[test]
+    fn what_was_written_is_read_again(held in prop::collection::vec(hold(), 1..4), id in text()) {
+        let t = TestDir::new();
+        let committed = vec![Committed { volume_id: id.clone(), created: true, transc_id: id }];
+        let mut ledger = Ledger::open(&t.root(), "d", "i-1");
+        (ledger.held, ledger.committed) = (held.clone(), committed.clone());
+        ledger.write("t");
+        let read = Ledger::open(&t.root(), "d", "i-1");
+        prop_assert_eq!((read.inherited, read.to_tidy, read.held.len()), (held, committed, 0));
+    }
+}
+
+#[test]
+fn the_seeds_are_journals() {
+    for seed in SEEDS {
+        parse(seed.as_bytes(), "i-1").unwrap();
+        let other = parse(seed.as_bytes(), "i-2").unwrap_err();
+        assert_eq!(other, "it is of i-1, this instance is i-2");
+    }
+}
