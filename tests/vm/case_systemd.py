@@ -88,7 +88,7 @@ def test_systemd_kill_during_init(images, scratch):
         assert unit(guest) == ("failed", "signal", "9"), unit(guest)
         assert guest.run("stat -c '%a %U' /run/ec2fleetd").strip() == "700 root"
         kept = guest.run("ls /run/ec2fleetd").split()
-        assert "domain.data.lock" in kept, kept
+        assert {"domain.data.lock", "domain.data.journal"} <= set(kept), kept
         yield f"killed with the volume attached: the unit has failed and stays so; kept: {', '.join(kept)}"
 
         # Now a start that is killed again, this time where the administrator wants restarts.
@@ -111,7 +111,8 @@ def test_systemd_kill_during_init(images, scratch):
         settled = ("user:ec2fd.transc-id", "user:ec2fd.in-transit")
         cloud.until(lambda: not any(t in cloud.volume(DATA)["tags"] for t in settled), "marks of transactions gone")
         assert cloud.attached(FIRST) == {DATA: "attached"}
-        yield "one AttachVolume in all, no DetachVolume, one record, no tag left of a transaction"
+        assert "domain.data.journal" not in guest.run("ls /run/ec2fleetd").split()
+        yield "one AttachVolume in all, no DetachVolume, one record, no tag and no journal left of a transaction"
 
         guest.run("systemctl stop ec2fleetd")
         assert unit(guest) == ("inactive", "success", "0"), unit(guest)
