@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench soak properties static lint install uninstall clean
+.PHONY: help build test vm-test demo bench soak properties static lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -13,6 +13,7 @@ export CARGO_TARGET_DIR := $(TARGET)
 VENV = $(TARGET)/venv
 PYTHON = $(VENV)/bin/python
 ARCH ?= $(shell uname -m)
+STATIC = $(TARGET)/$(ARCH)-unknown-linux-musl/release/ec2fleetd
 
 PREFIX ?= /usr/local
 DOCDIR = $(PREFIX)/share/doc/ec2fleetd
@@ -22,7 +23,7 @@ CONFDIR ?= /etc/ec2fleetd
 UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib/systemd/system,/etc/systemd/system)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 build: ## release binary for this machine: target/release/ec2fleetd
 	$(CARGO) build --release --locked
@@ -30,13 +31,18 @@ build: ## release binary for this machine: target/release/ec2fleetd
 test: $(VENV)/.stamp ## set up all that the tests need under target/, run every test
 	CARGO='$(CARGO)' PYTHON='$(PYTHON)' tests/run.sh </dev/null
 
+# Names the Debian packages that it needs; `tests/vm/prepare.sh --install` installs them. ONLY: words of names of checks.
+vm-test: static ## boot real guests whose disks are really plugged (ONLY=words, VM_ACCEL=tcg)
+	tests/vm/prepare.sh </dev/null
+	$(CARGO) build --locked --example fakeaws
+	@EC2FLEETD='$(STATIC)' FAKEAWS='$(TARGET)/debug/examples/fakeaws' python3 -B tests/vm/run.py $(ONLY)
+
 # Both need nothing but Python itself.
 demo: build ## two domains come up and go down, against a stand-in for AWS
 	$(CARGO) build --release --locked --example fakeaws
 	@EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' python3 tests/demo/demo.py
 
 # The static binary is what people install; where it cannot be built, the one for this machine is measured.
-STATIC = $(TARGET)/$(ARCH)-unknown-linux-musl/release/ec2fleetd
 bench: build ## measure what the README promises; fails where a bound is missed
 	$(CARGO) build --release --locked --example fakeaws
 	@rm -f '$(STATIC)'; $(MAKE) static || echo "make static failed; measuring what there is" >&2

@@ -21,12 +21,12 @@ def program(variable, default):
 class StandIn:
     """A running stand-in; its world is made of `seed` (see tests/fakeaws/seed.rs)."""
 
-    def __init__(self, directory, seed, latency_ms=0):
+    def __init__(self, directory, seed, latency_ms=0, arguments=()):
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
         (self.dir / "seed.json").write_text(json.dumps(seed))
         command = [program("FAKEAWS", "examples/fakeaws"), "--dir", str(self.dir), "--latency-ms", str(latency_ms)]
-        command += ["--seed", str(self.dir / "seed.json")]
+        command += ["--seed", str(self.dir / "seed.json"), *arguments]
         # Ctrl-C is for whoever started it; it ends with its standard input.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
@@ -39,7 +39,7 @@ class StandIn:
     def ask(self, path, body=None):
         """One request to its control (see tests/fakeaws/admin.rs): a GET, or a POST of `body`."""
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(self.where["admin"] + path, data, timeout=10) as answer:
+        with urllib.request.urlopen(self.where["admin"] + path, data, timeout=30) as answer:
             return json.load(answer)
 
     def environment(self, instance, tls=True, **more):

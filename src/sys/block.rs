@@ -20,7 +20,7 @@ use super::{Root, beside, mounts, names_in, read_trimmed};
 use crate::clock::Tick;
 use crate::scope::{Halt, Scope};
 
-const EBS_MODEL: &str = "Amazon Elastic Block Store";
+const INSTANCE_STORE_MODEL: &str = "Amazon EC2 NVMe Instance Storage";
 
 /// The disk with the serial of `volume_id`, such as `/dev/nvme1n1`; the node itself may still be missing.
 pub(crate) fn find_by_serial(root: &Root, volume_id: &str) -> Option<PathBuf> {
@@ -45,9 +45,10 @@ struct NvmeDisk {
 }
 
 impl NvmeDisk {
-    /// An instance store has a model of its own. A kernel that gives no model leaves the serial to decide.
+    /// Only an instance store is ruled out by its model. The serial decides: with other hypervisors the model of a volume
+    /// is not EC2's.
     fn is_ebs(&self) -> bool {
-        self.model.as_deref().is_none_or(|m| m == EBS_MODEL)
+        self.model.as_deref() != Some(INSTANCE_STORE_MODEL)
     }
 }
 
@@ -146,7 +147,7 @@ pub(crate) fn is_root_or_instance_store(root: &Root, node: &Path) -> bool {
     let tree = DiskTree::of(root, node);
     let instance_store = tree.names.first().is_some_and(|name| {
         let model = read_trimmed(&root.path("/sys/block").join(name).join("device/model"));
-        is_nvme_disk(name) && model.is_some_and(|m| m != EBS_MODEL)
+        is_nvme_disk(name) && model.is_some_and(|m| m == INSTANCE_STORE_MODEL)
     });
     instance_store || mounts::holds_root(root, &tree)
 }

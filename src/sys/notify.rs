@@ -1,4 +1,4 @@
-//! Tells systemd how the start goes: the datagrams of sd_notify(3).
+//! Tells systemd how the start goes: the datagrams of sd_notify(3). Other managers are told that we are ready by a file.
 //!
 //! Nothing here fails its caller: without systemd there is nobody to tell.
 
@@ -39,6 +39,12 @@ impl Notifier {
     /// The daemon is ready.
     pub(crate) fn ready(&self) {
         self.send("READY=1");
+        // OpenRC and busybox wait for a file; s6 has an open one for us, /dev/fd/N.
+        if let Some(file) = std::env::var_os("EC2FLEETD_READY_FILE")
+            && let Err(e) = std::fs::write(&file, "\n")
+        {
+            log::warn!("cannot write EC2FLEETD_READY_FILE={}: {e}", file.display());
+        }
     }
 
     /// One line on what is going on.

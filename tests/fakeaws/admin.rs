@@ -3,6 +3,9 @@
 //! - `GET /state`: volumes, records, messages; `GET /calls`: API calls and IMDS requests.
 //! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
 //! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
+//! - `POST /terminate {"instance"}`: the instance is no more; what was attached to it comes free.
+//! - `GET /orders?after=N`: disks to plug into real guests or to take out, from order N+1 on (see `guests.rs`); waits up to
+//!   five seconds for one. `POST /obeyed {"order"}`: it was done.
 //! - `POST /imds {"instance", …}`: trouble of a metadata service, see [`trouble`].
 //! - `POST /knobs {name: value}`, `POST /deny {"action"}`, `POST /permit {"action"}`, `POST /reset-calls`.
 
@@ -48,6 +51,22 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/state") => Ok(state(shared)),
         ("GET", "/calls") => Ok(calls(shared)),
+        ("GET", "/orders") => {
+            let after = request.query.strip_prefix("after=").and_then(|n| n.parse().ok()).unwrap_or(0);
+            Ok(orders(shared, after))
+        }
+        ("POST", "/obeyed") => {
+            let number = body.get("order").and_then(Value::as_u64).ok_or("'order' is missing")?;
+            if shared.world().obeyed(number) { Ok(json!({})) } else { Err(format!("no order {number}")) }
+        }
+        ("POST", "/terminate") => {
+            let id = need("instance")?;
+            if !shared.world().instances.contains_key(&id) {
+                return Err(format!("no instance '{id}'"));
+            }
+            shared.world().terminate(&id);
+            Ok(json!({}))
+        }
         ("POST", "/notice") => {
             let mut world = shared.world();
             let id = text("instance").or_else(|| world.instances.keys().next().cloned()).ok_or("no instance")?;
@@ -176,6 +195,28 @@ fn fault(body: &Value) -> Result<Fault, String> {
         _ => Nth::Every,
     };
     Ok(Fault::new(&text("action"), nth, kind))
+}
+
+/// The orders from one on, as soon as there are any.
+fn orders(shared: &Shared, after: u64) -> Value {
+    for _ in 0..1000 {
+        let world = shared.world();
+        let list: Vec<Value> = world
+            .orders
+            .iter()
+            .filter(|o| o.number > after)
+            .map(|o| {
+                json!({ "number": o.number, "plug": o.plug, "instance": o.instance, "volume": o.volume,
+                        "device": o.device, "file": o.file })
+            })
+            .collect();
+        drop(world);
+        if !list.is_empty() {
+            return json!({ "orders": list });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    json!({ "orders": [] })
 }
 
 fn state(shared: &Shared) -> Value {

@@ -150,7 +150,10 @@ impl World {
         if !good || refused {
             return Reply::Answer(page(401, "Unauthorized"));
         }
-        let Some(rest) = request.path.strip_prefix("/latest/") else {
+        // cloud-init asks for versions, the newest it knows first.
+        let versions = ["latest", "2021-03-23", "2018-09-24", "2016-09-02", "2009-04-04"];
+        let rest = request.path.get(1..).and_then(|p| p.split_once('/'));
+        let Some((_, rest)) = rest.filter(|(v, _)| versions.contains(v)) else {
             return Reply::Answer(page(404, "Not Found"));
         };
         Reply::Answer(self.leaf(id, rest).unwrap_or_else(|| page(404, "Not Found")))
@@ -183,6 +186,9 @@ impl World {
             let data = i.spec.user_data.clone()?;
             return Some(Response::new(200, "application/octet-stream", data).with("Server", "EC2ws"));
         }
+        if path.trim_end_matches('/') == "dynamic/instance-identity" {
+            return Some(text("document"));
+        }
         if path == "dynamic/instance-identity/document" {
             let doc = serde_json::json!({
                 "accountId": ACCOUNT, "architecture": "x86_64", "availabilityZone": i.spec.zone,
@@ -212,19 +218,23 @@ impl World {
         let main = i.nics.iter().find(|n| n.device_number == 0 && n.network_card.unwrap_or(0) == 0);
         let first = |f: fn(&Nic) -> &Vec<String>| main.and_then(|n| f(n).first().cloned());
         let private = first(|n| &n.local_ipv4s);
-        let dns = |ip: String, tail: &str| format!("{}.{}.{tail}", ip.replace('.', "-"), i.region);
         let body = match path {
             "" => "ami-launch-index\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nnetwork/\nplacement/\nservices/\nsystem".into(),
+            "network/" => "interfaces/".into(),
+            "network/interfaces/" => "macs/".into(),
+            "services/" => "domain\npartition".into(),
             "instance-id" => i.id.clone(),
             "instance-type" => i.spec.instance_type.clone(),
             "ami-id" => "ami-0123456789abcdef0".into(),
             "ami-launch-index" => i.spec.launch_index.to_string(),
             "instance-life-cycle" => i.spec.life_cycle.clone(),
             "mac" => main?.mac.clone(),
-            "hostname" | "local-hostname" => format!("ip-{}", dns(private?, "compute.internal")),
+            "hostname" | "local-hostname" => hostname("ip-", &private?, &i.region, "compute.internal"),
             "local-ipv4" => private?,
             "public-ipv4" => first(|n| &n.public_ipv4s)?,
-            "public-hostname" => format!("ec2-{}", dns(first(|n| &n.public_ipv4s)?, "compute.amazonaws.com")),
+            "public-hostname" => {
+                hostname("ec2-", &first(|n| &n.public_ipv4s)?, &i.region, "compute.amazonaws.com")
+            },
             "ipv6" => first(|n| &n.ipv6s)?,
             "placement/region" => i.region.clone(),
             "placement/availability-zone" => i.spec.zone.clone(),
@@ -249,6 +259,9 @@ impl World {
 
     fn role_leaf(&mut self, id: &str, path: &str) -> Option<Response> {
         let role = self.instances.get(id)?.role.clone()?;
+        if path.is_empty() {
+            return Some(text("info\nsecurity-credentials/"));
+        }
         if path == "info" {
             let doc = serde_json::json!({ "Code": "Success", "InstanceProfileArn": format!("arn:aws:iam::{ACCOUNT}:instance-profile/{role}") });
             return Some(text(doc.to_string()));
@@ -291,6 +304,11 @@ impl World {
     }
 }
 
+/// The name that an address has.
+fn hostname(head: &str, ip: &str, region: &str, tail: &str) -> String {
+    format!("{head}{}.{region}.{tail}", ip.replace('.', "-"))
+}
+
 fn mac_leaf(i: &Instance, path: &str) -> Option<String> {
     if path.is_empty() {
         let mut macs: Vec<String> = i.nics.iter().map(|n| format!("{}/", n.mac)).collect();
@@ -318,6 +336,8 @@ fn mac_leaf(i: &Instance, path: &str) -> Option<String> {
         "network-card" => n.network_card.map(|c| c.to_string()),
         "interface-id" => Some(n.interface_id.clone()),
         "mac" => Some(n.mac.clone()),
+        "local-hostname" => n.local_ipv4s.first().map(|ip| hostname("ip-", ip, &i.region, "compute.internal")),
+        "public-hostname" => n.public_ipv4s.first().map(|ip| hostname("ec2-", ip, &i.region, "compute.amazonaws.com")),
         "owner-id" => Some(ACCOUNT.into()),
         "subnet-id" => Some("subnet-0123456789abcdef0".into()),
         "vpc-id" => Some("vpc-0123456789abcdef0".into()),

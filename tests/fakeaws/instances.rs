@@ -50,6 +50,8 @@ pub(crate) struct InstanceSpec {
     pub(crate) attach_limit: usize,
     /// `pending` for so long.
     pub(crate) pending_ms: u64,
+    /// It is a real guest: its disks are ordered, see `guests.rs`.
+    pub(crate) guest: bool,
 }
 
 impl Default for InstanceSpec {
@@ -71,6 +73,7 @@ impl Default for InstanceSpec {
             multipath: false,
             attach_limit: 28,
             pending_ms: 0,
+            guest: false,
         }
     }
 }

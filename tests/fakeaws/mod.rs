@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,7 @@ pub(crate) mod ec2_create;
 pub(crate) mod ec2_describe;
 pub(crate) mod ec2_tags;
 pub(crate) mod errors;
+pub(crate) mod guests;
 pub(crate) mod http;
 pub(crate) mod imds;
 pub(crate) mod instances;
@@ -57,11 +58,14 @@ pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     /// Seed of ids and of the order of answers.
     pub(crate) seed: u64,
+    /// An address of this machine at which a network of real guests finds us as it would find AWS: the API on ports 80
+    /// and 443, the metadata service on 169.254.169.254.
+    pub(crate) net: Option<IpAddr>,
 }
 
 impl Options {
     pub(crate) fn new(dir: impl Into<PathBuf>) -> Options {
-        Options { dir: dir.into(), seed: 1 }
+        Options { dir: dir.into(), seed: 1, net: None }
     }
 }
 
@@ -156,11 +160,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it on free ports of 127.0.0.1.
+    /// Starts it on free ports of 127.0.0.1, and where `net` says.
     pub(crate) fn start(options: Options) -> Server {
         std::fs::create_dir_all(&options.dir).unwrap();
         let world = World::new(options.dir.clone(), options.seed);
-        let tls = tls::make(&options.dir, world.wall());
+        let tls = tls::make(&options.dir, world.wall(), options.net);
         let shared = Arc::new(Shared {
             world: Mutex::new(world),
             calls: Mutex::new(Vec::new()),
@@ -169,18 +173,39 @@ impl Server {
             tls_connections: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
         });
-        let plain = shared.clone();
-        let http = listen(&shared, move |socket, n| {
-            serve_api(&plain, Stream::Plain(socket), n, false);
-        });
-        let secure = shared.clone();
-        let config = tls.config.clone();
-        let https = listen(&shared, move |socket, n| {
-            if let Ok(session) = rustls::ServerConnection::new(config.clone()) {
-                secure.tls_connections.fetch_add(1, Ordering::Relaxed);
-                serve_api(&secure, Stream::Tls(Box::new(rustls::StreamOwned::new(session, socket))), n, true);
+        let api = |tls: Option<Arc<rustls::ServerConfig>>| {
+            let shared = shared.clone();
+            move |socket, n| match &tls {
+                None => serve_api(&shared, Stream::Plain(socket), n, false),
+                Some(config) => {
+                    if let Ok(session) = rustls::ServerConnection::new(config.clone()) {
+                        shared.tls_connections.fetch_add(1, Ordering::Relaxed);
+                        serve_api(&shared, Stream::Tls(Box::new(rustls::StreamOwned::new(session, socket))), n, true);
+                    }
+                }
             }
-        });
+        };
+        let http = listen(&shared, api(None));
+        let https = listen(&shared, api(Some(tls.config.clone())));
+        if let Some(address) = options.net {
+            listen_at(&shared, SocketAddr::new(address, 80), || true, api(None));
+            listen_at(&shared, SocketAddr::new(address, 443), || true, api(Some(tls.config.clone())));
+            let all = shared.clone();
+            listen_at(
+                &shared,
+                SocketAddr::from(([169, 254, 169, 254], 80)),
+                || true,
+                move |socket, n| {
+                    // As in EC2: who asks is known by the address it asks from.
+                    let peer = socket.peer_addr().map(|p| p.ip().to_string()).unwrap_or_default();
+                    let mine = |i: &&instances::Instance| i.nics.iter().any(|nic| nic.local_ipv4s.contains(&peer));
+                    let id = all.world().instances.values().find(mine).map(|i| i.id.clone());
+                    if let Some(id) = id {
+                        serve_imds(&all, &id, socket, n);
+                    }
+                },
+            );
+        }
         let ticker = shared.clone();
         thread::spawn(move || {
             while !ticker.stop.load(Ordering::Relaxed) {
@@ -276,7 +301,7 @@ impl Drop for Server {
 
 /// Listens on a free port; each connection gets a thread. The port is given.
 pub(crate) fn listen(shared: &Arc<Shared>, serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> u16 {
-    listen_while(shared, || true, serve)
+    listen_at(shared, SocketAddr::from(([127, 0, 0, 1], 0)), || true, serve)
 }
 
 /// The same, but connections are refused while it is not `up` (after 0.2 s at the latest; until then they are reset).
@@ -285,7 +310,17 @@ fn listen_while(
     up: impl Fn() -> bool + Send + 'static,
     serve: impl Fn(TcpStream, u64) + Send + Sync + 'static,
 ) -> u16 {
-    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listen_at(shared, SocketAddr::from(([127, 0, 0, 1], 0)), up, serve)
+}
+
+/// The same at an address; port 0 is a free one.
+fn listen_at(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    up: impl Fn() -> bool + Send + 'static,
+    serve: impl Fn(TcpStream, u64) + Send + Sync + 'static,
+) -> u16 {
+    let mut listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     let (shared, serve) = (shared.clone(), Arc::new(serve));
@@ -300,7 +335,7 @@ fn listen_while(
                     }
                     // Somebody else may have the port for a moment.
                     if up()
-                        && let Ok(again) = TcpListener::bind(("127.0.0.1", port))
+                        && let Ok(again) = TcpListener::bind(SocketAddr::new(address.ip(), port))
                     {
                         break again;
                     }

@@ -4,7 +4,7 @@
 //! { "knobs": { "attaching_ms": 500, "page_cap": 2, "empty_pages": true },
 //!   "instances": [ { "id": "i-…", "zone": "eu-west-1a", "root": "instance-a", "hypervisor": "nitro", "launch_index": 0,
 //!                    "role": "fleet", "user_data": "…", "user_data_file": "…", "public_ipv4": "203.0.113.7",
-//!                    "interfaces": 2 } ],
+//!                    "interfaces": 2, "guest": true } ],
 //!   "volumes": [ { "id": "vol-…", "zone": "eu-west-1a", "size": 10, "tags": { "k": "v" }, "pool": ["domain", "pool"],
 //!                  "attached": ["i-…", "/dev/xvdf"], "backing": "/dev/loop0" } ],
 //!   "zones": [ { "id": "Z1", "name": "example.com" } ],
@@ -67,6 +67,7 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
             root_volume: v.get("root_volume").and_then(Value::as_bool).unwrap_or(true),
             multipath: v.get("multipath").and_then(Value::as_bool).unwrap_or(false),
             pending_ms: number("pending_ms").unwrap_or(0),
+            guest: v.get("guest").and_then(Value::as_bool).unwrap_or(false),
             ..InstanceSpec::default()
         });
         if let (Some(ip), Some(i)) = (text(v, "public_ipv4"), world.instances.get_mut(&id)) {

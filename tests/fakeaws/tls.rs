@@ -1,5 +1,6 @@
 //! A certificate authority made anew for each run, and a certificate of it for the loopback names.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ pub(crate) struct Tls {
 }
 
 /// Makes a CA (its PEM goes to `dir/ca.pem`) and a server certificate, valid from a day before `now` for 90 days, so
-/// that a client whose clock is far off finds it invalid, as it would with the real ones.
-pub(crate) fn make(dir: &Path, now: OffsetDateTime) -> Tls {
+/// that a client whose clock is far off finds it invalid, as it would with the real ones. Where a network of guests
+/// reaches us at `net`, it is one for that address and for AWS's own names too.
+pub(crate) fn make(dir: &Path, now: OffsetDateTime, net: Option<IpAddr>) -> Tls {
     let dates = |p: &mut CertificateParams| {
         p.not_before = now - Duration::days(1);
         p.not_after = now + Duration::days(90);
@@ -34,7 +36,11 @@ pub(crate) fn make(dir: &Path, now: OffsetDateTime) -> Tls {
     let issuer = Issuer::new(ca, ca_key);
 
     let key = KeyPair::generate().unwrap();
-    let mut leaf = CertificateParams::new(vec!["localhost".to_string(), "127.0.0.1".to_string()]).unwrap();
+    let mut names = vec!["localhost".to_string(), "127.0.0.1".to_string()];
+    if let Some(address) = net {
+        names.extend([address.to_string(), "*.amazonaws.com".into(), "*.eu-west-1.amazonaws.com".into()]);
+    }
+    let mut leaf = CertificateParams::new(names).unwrap();
     dates(&mut leaf);
     leaf.distinguished_name.push(DnType::CommonName, "localhost");
     let cert = leaf.signed_by(&key, &issuer).unwrap();

@@ -265,7 +265,14 @@ impl World {
         for mut a in std::mem::take(&mut v.attachments) {
             if a.device_due.is_some_and(|t| t <= now) {
                 a.device_due = None;
-                a.node = disks::plug(self, &v, &a);
+                if self.guest_disk(&a) {
+                    self.order(true, &v, &a);
+                } else {
+                    a.node = disks::plug(self, &v, &a);
+                }
+            }
+            if a.due.is_some_and(|t| t <= now) && self.guest_lags(&v, &a) {
+                a.due = Some(now + 5);
             }
             if a.due.is_some_and(|t| t <= now) {
                 a.due = None;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
+use super::guests::Order;
 use super::imds::ImdsState;
 use super::instances::Instance;
 use super::knobs::{Bucket, Fault, Knobs, Policy};
@@ -70,6 +71,9 @@ pub(crate) struct World {
     pub(crate) pages: BTreeMap<String, PageToken>,
     /// Volumes that something in the guest holds: their detach stays `busy`.
     pub(crate) held: BTreeSet<String>,
+    /// What is to be done to the disks of real guests.
+    pub(crate) orders: Vec<Order>,
+    pub(crate) next_order: u64,
     pub(crate) random: Random,
     /// Change id of Route 53 to when it becomes INSYNC.
     pub(crate) changes: BTreeMap<String, u64>,
@@ -106,6 +110,8 @@ impl World {
             tokens: BTreeMap::new(),
             pages: BTreeMap::new(),
             held: BTreeSet::new(),
+            orders: Vec::new(),
+            next_order: 0,
             random: Random::new(seed),
             changes: BTreeMap::new(),
             history: VecDeque::new(),

@@ -198,3 +198,19 @@ fn an_abstract_socket_and_a_failed_run() {
     assert!(manager.place("STATUS=failed: d").is_some(), "{:?}", manager.1);
     assert_eq!(manager.place("READY=1"), None, "{:?}", manager.1);
 }
+
+#[test]
+fn a_manager_that_knows_files_only_is_told_when_all_stands() {
+    for (event, code, there) in [("started", 0, true), ("starting", 1, false)] {
+        let lab = Lab::new();
+        let ready = lab.dir.join("ready");
+        let line = sh(&format!("test ! -e $EC2FLEETD_READY_FILE || exit 9; exit {code}"));
+        let text = one(&format!("exec: [{}]", on(&[event], &[line])));
+        lab.run(&text, once().env("EC2FLEETD_READY_FILE", &ready.display().to_string())).ends(code, &[]);
+        assert_eq!(ready.exists(), there, "{event}");
+    }
+    // It could not be written: said, and nothing more.
+    let lab = Lab::new();
+    let how = once().env("EC2FLEETD_READY_FILE", "/nowhere/ready");
+    lab.run(&one("exec: []"), how).ends(0, &["cannot write EC2FLEETD_READY_FILE=/nowhere/ready: No such file"]);
+}

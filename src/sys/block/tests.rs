@@ -4,6 +4,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::sys::testing::TestDir;
 
+const EBS: &str = "Amazon Elastic Block Store";
+
 fn nvme(t: &TestDir, name: &str, model: &str, serial: &str) {
     t.file(&format!("sys/block/{name}/device/model"), &format!("{model:<40}\n"));
     t.file(&format!("sys/block/{name}/device/serial"), &format!("{serial:<20}\n"));
@@ -12,18 +14,21 @@ fn nvme(t: &TestDir, name: &str, model: &str, serial: &str) {
 #[test]
 fn a_volume_is_found_by_its_serial() {
     let t = TestDir::new();
-    nvme(&t, "nvme0n1", EBS_MODEL, "vol0aaaaaaaaaaaaaaaa");
+    nvme(&t, "nvme0n1", EBS, "vol0aaaaaaaaaaaaaaaa");
     nvme(&t, "nvme1n1", "Amazon EC2 NVMe Instance Storage", "vol0bbbbbbbbbbbbbbbb");
-    nvme(&t, "nvme2c2n1", EBS_MODEL, "vol0cccccccccccccccc");
-    nvme(&t, "nvme3n1", EBS_MODEL, "vol0dddddddddddddddd");
+    nvme(&t, "nvme2c2n1", EBS, "vol0cccccccccccccccc");
+    nvme(&t, "nvme3n1", EBS, "vol0dddddddddddddddd");
     t.file("sys/block/nvme3n1/hidden", "1\n");
-    nvme(&t, "nvme10n1", EBS_MODEL, "vol0123");
+    nvme(&t, "nvme10n1", EBS, "vol0123");
     let found = |id| find_by_serial(&t.root(), id).map(|p| p.strip_prefix(&t.0).unwrap().display().to_string());
     assert_eq!(found("vol-0aaaaaaaaaaaaaaaa").as_deref(), Some("dev/nvme0n1"));
     assert_eq!(found("vol-0123").as_deref(), Some("dev/nvme10n1"));
     for absent in ["vol-0bbbbbbbbbbbbbbbb", "vol-0cccccccccccccccc", "vol-0dddddddddddddddd", "vol-012", ""] {
         assert_eq!(found(absent), None, "{absent}");
     }
+    // Only the serial counts: another hypervisor has its own model.
+    nvme(&t, "nvme11n1", "QEMU NVMe Ctrl", "vol0eeeeeeeeeeeeeeee");
+    assert_eq!(found("vol-0eeeeeeeeeeeeeeee").as_deref(), Some("dev/nvme11n1"));
     assert!(has_ebs_serials(&t.root()));
     assert!(!has_ebs_serials(&TestDir::new().root()));
 }
@@ -65,11 +70,11 @@ fn a_kernel_that_shifts_names_is_known_by_its_root() {
 #[test]
 fn a_mapping_that_holds_the_root_and_an_instance_store_are_known() {
     let t = TestDir::new();
-    nvme(&t, "nvme0n1", EBS_MODEL, "vol01");
+    nvme(&t, "nvme0n1", EBS, "vol01");
     t.file("sys/block/nvme0n1/holders/dm-0/x", "");
     t.file("sys/block/dm-0/dev", "253:0");
     nvme(&t, "nvme1n1", "Amazon EC2 NVMe Instance Storage", "AWS01");
-    nvme(&t, "nvme2n1", EBS_MODEL, "vol02");
+    nvme(&t, "nvme2n1", EBS, "vol02");
     t.file("proc/self/mountinfo", "22 1 253:0 / / rw - ext4 /dev/mapper/root rw\n");
     let never = |name: &str| is_root_or_instance_store(&t.root(), &t.root().path("/dev").join(name));
     assert_eq!(["nvme0n1", "nvme1n1", "nvme2n1"].map(never), [true, true, false]);

@@ -1,0 +1,3 @@
+#!/bin/sh
+# An interface is up.
+/sbin/ec2fleetd-attach
