@@ -52,22 +52,25 @@ done <<END
 $configs
 END
 
+# Folders that are there keep their modes: `install -d` would set them.
+umask 022
+
 # put MODE FILE TARGET: a file of ours, never half there.
 put() {
 	[ -f "$2" ] || die "no $2"
-	install -d "$root${3%/*}"
+	mkdir -p "$root${3%/*}"
 	install -m "$1" "$2" "$root$3.new"
 	mv -f "$root$3.new" "$root$3"
 }
 
 # What the image starts at boot is a link, as `systemctl enable` and `rc-update add` make it.
 link() {
-	install -d "$root${2%/*}"
+	mkdir -p "$root${2%/*}"
 	ln -sfn "$1" "$root$2"
 }
 
 put 0755 "$bin" /usr/local/bin/ec2fleetd
-[ -d "$root/etc/ec2fleetd" ] || install -d -m 0700 "$root/etc/ec2fleetd"
+[ -d "$root/etc/ec2fleetd" ] || mkdir -p -m 0700 "$root/etc/ec2fleetd"
 
 if [ -d "$root/usr/lib/systemd/system" ] || [ -d "$root/lib/systemd/system" ]; then
 	init=systemd

@@ -21,8 +21,8 @@ import uuid
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def output(*argv):
-    return subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+def output(*argv, **more):
+    return subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, **more).stdout
 
 
 def licences(expression):
@@ -46,24 +46,54 @@ def component(package, sums):
     return found
 
 
+def locked(path):
+    """The sums that a Cargo.lock names: (name, version) → sum."""
+    packages = tomllib.loads(path.read_text())["package"]
+    return {(p["name"], p["version"]): p["checksum"] for p in packages if "checksum" in p}
+
+
+def standard(triple, cargo):
+    """Rust's own library, and the crates in it. Those can be told where it was built from its source (build-static.sh)."""
+    rustc = os.environ.get("RUSTC", "rustc")
+    version = output(rustc, "--version").split()[1]
+    std = {"type": "library", "bom-ref": f"pkg:generic/rust-std@{version}", "name": "rust-std", "version": version,
+           "licenses": licences("MIT OR Apache-2.0"), "purl": f"pkg:generic/rust-std@{version}"}
+    source = pathlib.Path(output(rustc, "--print=sysroot").strip(), "lib/rustlib/src/rust/library")
+    if not source.is_dir():
+        return std, []
+    tree = output(cargo, "tree", "--locked", "--offline", f"--manifest-path={source}/std/Cargo.toml", f"--target={triple}",
+                  "--edges=normal,no-proc-macro", "--no-default-features", "--features=panic-unwind,optimize_for_size",
+                  "--prefix=none", "--no-dedupe", "--format={p}|{l}|{r}", env={**os.environ, "RUSTC_BOOTSTRAP": "1"})
+    sums = locked(source / "Cargo.lock")
+    found = {}
+    for line in tree.splitlines():
+        package, licence, repository = line.split("|")
+        name, version, *where = package.split()
+        # What has a path is a part of the library itself.
+        if not where:
+            package = {"name": name, "version": version[1:], "license": licence, "repository": repository}
+            found[package["name"], package["version"]] = component(package, sums)
+    return std, list(found.values())
+
+
 def main(binary, triple):
     cargo = os.environ.get("CARGO", "cargo")
-    known = ("--locked", "--offline")
-    tree = output(cargo, "tree", *known, "--edges=normal,no-proc-macro", f"--target={triple}", "--prefix=none", "--format={p}")
+    calm = ("--locked", "--offline")
+    tree = output(cargo, "tree", *calm, "--edges=normal,no-proc-macro", f"--target={triple}", "--prefix=none", "--format={p}")
     names = {tuple(line.split()[:2]) for line in tree.splitlines() if line.strip()}
-    data = json.loads(output(cargo, "metadata", *known, "--format-version=1", f"--filter-platform={triple}"))
+    data = json.loads(output(cargo, "metadata", *calm, "--format-version=1", f"--filter-platform={triple}"))
     packages = {p["id"]: p for p in data["packages"] if (p["name"], "v" + p["version"]) in names}
-    lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
-    sums = {(p["name"], p["version"]): p["checksum"] for p in lock["package"] if "checksum" in p}
+    sums = locked(ROOT / "Cargo.lock")
 
     root = data["resolve"]["root"]
     refs = {i: f"pkg:cargo/{p['name']}@{p['version']}" for i, p in packages.items()}
     ours = {**component(packages[root], sums), "type": "application"}
     ours["hashes"] = [{"alg": "SHA-256", "content": hashlib.sha256(pathlib.Path(binary).read_bytes()).hexdigest()}]
-    # Rust's own library is in the binary too.
-    rust = output(os.environ.get("RUSTC", "rustc"), "--version").split()[1]
-    std = {"type": "library", "bom-ref": f"pkg:generic/rust-std@{rust}", "name": "rust-std", "version": rust,
-           "licenses": licences("MIT OR Apache-2.0"), "purl": f"pkg:generic/rust-std@{rust}"}
+    std, parts = standard(triple, cargo)
+    known = set(refs.values())
+    parts = [p for p in parts if p["bom-ref"] not in known]
+    below = [{"ref": std["bom-ref"], "dependsOn": sorted(p["bom-ref"] for p in parts)}]
+    below += [{"ref": p["bom-ref"]} for p in parts]
     edges = {node["id"]: sorted(refs[d["pkg"]] for d in node["deps"]
                                 if d["pkg"] in refs and any(k["kind"] is None for k in d["dep_kinds"]))
              for node in data["resolve"]["nodes"] if node["id"] in refs}
@@ -77,10 +107,10 @@ def main(binary, triple):
             "component": ours,
             "properties": [{"name": "cargo:target", "value": triple}],
         },
-        "components": sorted([component(p, sums) for i, p in packages.items() if i != root] + [std],
+        "components": sorted([component(p, sums) for i, p in packages.items() if i != root] + [std, *parts],
                              key=lambda c: (c["name"], c["version"])),
         "dependencies": sorted([{"ref": refs[i], "dependsOn": [*to, std["bom-ref"]]} for i, to in edges.items()]
-                               + [{"ref": std["bom-ref"]}], key=lambda d: d["ref"]),
+                               + below, key=lambda d: d["ref"]),
     }
     bom["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bom, sort_keys=True))}"
     print(json.dumps(bom, indent=1, sort_keys=True))

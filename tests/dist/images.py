@@ -27,16 +27,19 @@ def unpacked():
 
 def test_image_with_systemd_has_binary_units_and_configs():
     with unpacked() as top, Image() as image:
-        before = set(image.files())
+        before, folders = set(image.files()), image.folders()
         command = [top / "init/install-image.sh", f"--config={top}/my-app.jsonc", "--userdata", image.at]
         ok(*command)
         after = image.files()
-        assert {path for path in set(after) - before} == {
-            "usr/local/bin/ec2fleetd", "etc/ec2fleetd/my-app.jsonc", *[f"usr/local/lib/systemd/system/{u}" for u in UNITS],
-            f"{WANTS}/ec2fleetd.service", f"{WANTS}/ec2fleetd@my-app.service"}
-        assert image.mode("etc/ec2fleetd") == 0o700 and image.mode("etc/ec2fleetd/my-app.jsonc") == 0o600
-        assert image.mode("usr/local/bin/ec2fleetd") == 0o755
-        assert VERSION in image.inside("ec2fleetd", "--version", PATH="/usr/local/bin")
+        changed = [path for path, mode in folders.items() if path.stat().st_mode != mode]
+        assert not changed, f"folders that were there have other modes now: {changed}"
+        expected = {"usr/local/bin/ec2fleetd", "etc/ec2fleetd/my-app.jsonc", f"{WANTS}/ec2fleetd.service",
+                    f"{WANTS}/ec2fleetd@my-app.service", *[f"usr/local/lib/systemd/system/{unit}" for unit in UNITS]}
+        assert set(after) - before == expected, (set(after) - before) ^ expected
+        modes = {name: image.mode(name) for name in ("etc/ec2fleetd", "etc/ec2fleetd/my-app.jsonc", "usr/local/bin/ec2fleetd")}
+        assert list(modes.values()) == [0o700, 0o600, 0o755], modes
+        said = image.inside("ec2fleetd", "--version", PATH="/usr/local/bin")
+        assert VERSION in said, said
         # systemd itself says so, and that the units are good.
         for name in (UNITS[0], "ec2fleetd@my-app.service"):
             assert image.inside("systemctl", "is-enabled", name).strip() == "enabled", name

@@ -115,6 +115,9 @@ class Image:
                 found[path.relative_to(self.at).as_posix()] = (path.stat().st_mode & 0o7777, path.read_bytes())
         return found
 
+    def folders(self):
+        return {path: path.stat().st_mode for path in self.at.rglob("*") if path.is_dir() and not path.is_symlink()}
+
     def units_are_good(self, *names):
         """Of systemd itself, with the image as its root: the binary is found where the unit says."""
         done = run(tool("systemd-analyze", "systemd"), "verify", "--man=no", f"--root={self.at}", *names)

@@ -106,5 +106,5 @@ def test_rpm_is_installed_upgraded_and_removed():
 def test_scripts_of_packages_do_nothing_on_an_upgrade():
     """Neither is allowed to stop what runs: `upgrade` of dpkg, and the 1 that rpm says when a version is left."""
     for word in ("upgrade", "1", "failed-upgrade", "deconfigure"):
-        done = run("sh", "-x", ROOT / "init/package/prerm", word, env={"PATH": "/nowhere"})
+        done = run("/bin/sh", "-x", ROOT / "init/package/prerm", word, env={"PATH": "/nowhere"})
         assert done.returncode == 0 and "systemctl" not in done.stderr, done.stderr
