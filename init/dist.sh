@@ -54,6 +54,12 @@ install -m 0755 "$binary" "$out/$name"
 
 make -s install DESTDIR="$stage" PREFIX=/usr CONFDIR=/etc/ec2fleetd UNITDIR=/usr/lib/systemd/system BIN="$binary"
 
+# cargo-generate-rpm wants to be told modes, and takes none from a file: so what may be run is apart from what may not.
+for file in $(cd "$stage/usr/share/ec2fleetd" && find init -type f); do
+	from=$stage/usr/share/ec2fleetd/$file
+	if [ -x "$from" ]; then install -D -m 0755 "$from" "$stage/scripts/$file"; else install -D -m 0644 "$from" "$stage/data/$file"; fi
+done
+
 # One folder with the same files, but the binary at its top.
 top=$stage/archive/ec2fleetd-$version
 mkdir -p "$top"
