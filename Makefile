@@ -1,11 +1,11 @@
 # What can be done here. `make` alone lists it.
 #
 # Variables: PREFIX (/usr/local), DESTDIR (empty), UNITDIR, CONFDIR, BIN (the binary to install), ARCH (x86_64 or aarch64),
-# CARGO_TARGET_DIR (target).
+# HOURS (of `make soak`), CASES (of `make properties`), CARGO_TARGET_DIR (target).
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench static dist dist-test lint install uninstall clean
+.PHONY: help build test demo bench soak properties static dist dist-test lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -44,6 +44,16 @@ bench: build ## measure what the README promises; fails where a bound is missed
 	@rm -f '$(STATIC)'; $(MAKE) static || echo "make static failed; measuring what there is" >&2
 	@bin='$(STATIC)'; [ -x "$$bin" ] || bin='$(TARGET)/release/ec2fleetd'; \
 	EC2FLEETD="$$bin" FAKEAWS='$(TARGET)/release/examples/fakeaws' python3 tests/bench/bench.py
+
+# Against the release build, in real time; a compressed day is part of `make test`.
+soak: build ## poll under trouble until Ctrl-C, or for HOURS=.. hours, and see that nothing grows
+	$(CARGO) build --release --locked --example fakeaws
+	@EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' \
+	python3 tests/soak/soak.py $(if $(HOURS),--hours '$(HOURS)')
+
+# CASES: how many inputs each property test is given; `make test` gives 256.
+properties: ## the property tests with a million inputs each (CASES=1000000)
+	@CARGO='$(CARGO)' CASES='$(CASES)' python3 tests/properties.py </dev/null
 
 static: ## one static file for any Linux (ARCH=aarch64 for the other processor)
 	@CARGO='$(CARGO)' init/build-static.sh '$(ARCH)'

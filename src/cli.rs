@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
+use crate::log::Place;
 use crate::suggest::closest;
 
 /// What `--help` prints.
@@ -21,6 +22,8 @@ Options:
   -h, --help                     this text
   -V, --version                  the version
   -v, --verbose                  log every request
+      --log=auto|stderr|kmsg     where the log goes; auto: to standard error, or to the kernel where that is lost
+      --set-clock                ask Amazon's time service for the time and set the system clock
       --check                    read the config, say what is wrong with it, and touch nothing
       --userdata=FILE            read the config from FILE (- is standard input)
       --imds=HOST[:PORT][,...]   metadata service, the first that answers
@@ -76,6 +79,10 @@ pub(crate) enum Input {
 pub(crate) struct Args {
     /// `--verbose`: debug messages.
     pub(crate) verbose: bool,
+    /// `--log`.
+    pub(crate) log: Place,
+    /// `--set-clock`.
+    pub(crate) set_clock: bool,
     /// `--imds`: endpoints such as `http://169.254.169.254` and `http://[fd00:ec2::254]:80`; empty: the usual ones.
     pub(crate) imds: Vec<String>,
     /// `--userdata`; `None`: the instance's user data.
@@ -100,6 +107,8 @@ enum Opt {
     Help,
     Version,
     Verbose,
+    Log,
+    SetClock,
     Check,
     Imds,
     Userdata,
@@ -112,10 +121,12 @@ enum Opt {
     EnablePoll,
 }
 
-const OPTIONS: [(&str, Opt); 13] = [
+const OPTIONS: [(&str, Opt); 15] = [
     ("help", Opt::Help),
     ("version", Opt::Version),
     ("verbose", Opt::Verbose),
+    ("log", Opt::Log),
+    ("set-clock", Opt::SetClock),
     ("check", Opt::Check),
     ("imds", Opt::Imds),
     ("userdata", Opt::Userdata),
@@ -130,7 +141,7 @@ const OPTIONS: [(&str, Opt); 13] = [
 
 impl Opt {
     fn has_value(self) -> bool {
-        !matches!(self, Opt::Help | Opt::Version | Opt::Verbose | Opt::Check | Opt::DisableAll)
+        !matches!(self, Opt::Help | Opt::Version | Opt::Verbose | Opt::SetClock | Opt::Check | Opt::DisableAll)
     }
 
     fn name(self) -> &'static str {
@@ -193,6 +204,8 @@ fn high(low: &Low) -> Result<Command, UsageError> {
     let mut check = false;
     let mut a = Args {
         verbose: false,
+        log: Place::Auto,
+        set_clock: false,
         imds: Vec::new(),
         userdata: None,
         transaction_id: None,
@@ -213,6 +226,11 @@ fn high(low: &Low) -> Result<Command, UsageError> {
             Opt::Help => return Ok(Command::Help),
             Opt::Version => return Ok(Command::Version),
             Opt::Verbose => a.verbose = true,
+            Opt::Log => {
+                let wrong = UsageError::Value { option: opt.name(), wanted: "auto, stderr or kmsg" };
+                a.log = Place::of(value).ok_or(wrong)?;
+            }
+            Opt::SetClock => a.set_clock = true,
             Opt::Check => check = true,
             Opt::Imds => a.imds = endpoints(value)?,
             Opt::Userdata => a.userdata = Some(if raw == "-" { Input::Stdin } else { Input::File(raw.into()) }),

@@ -18,7 +18,8 @@ fn error(args: &[&str]) -> String {
 #[test]
 fn defaults() {
     let a = run("");
-    assert!(a.init && a.notify && a.exec && a.poll && !a.verbose);
+    assert!(a.init && a.notify && a.exec && a.poll && !a.verbose && !a.set_clock);
+    assert!(run("--set-clock").set_clock && run("--s -v").set_clock);
     assert_eq!((a.imds, a.userdata, a.transaction_id, a.profile), (vec![], None, None, None));
 }
 
@@ -71,6 +72,17 @@ fn disable_all_counts_from_its_place() {
     assert_eq!(on("--disable-all --enable-exec=true"), (false, false, true, false));
     assert_eq!(on("--enable-exec=true --disable-all --enable-init 1"), (true, false, false, false));
     assert_eq!(on("--enable-notify=0 --enable-n=true --enable-p=0"), (true, true, true, false));
+}
+
+#[test]
+fn the_place_of_the_log() {
+    for (args, want) in
+        [("", Place::Auto), ("--log=kmsg", Place::Kmsg), ("--l stderr", Place::Stderr), ("--lo=auto", Place::Auto)]
+    {
+        assert_eq!(run(args).log, want, "{args}");
+    }
+    assert_eq!(error(&["--log=syslog"]), "--log: auto, stderr or kmsg is wanted");
+    assert_eq!(error(&["--log"]), "--log needs a value");
 }
 
 #[test]

@@ -2,15 +2,22 @@
 //!
 //! Waits, deadlines and ages are measured in [`Tick`]s of `CLOCK_BOOTTIME`: it never steps and it goes on while the
 //! machine sleeps, so that a deadline is over after a hibernation. Wall time is for people, signatures and notices; it
-//! is corrected by what AWS's answers say (`Date`), never by setting the system clock.
+//! is corrected by what AWS's answers say (`Date`) and, where it is plainly wrong, by Amazon's time service; the system
+//! clock is set only on request.
 //!
-//! For tests and rehearsals `EC2FLEETD_CLOCK=rate=N,offset=SECONDS` makes time run N times faster and the wall clock
-//! wrong by so many seconds.
+//! For tests and rehearsals `EC2FLEETD_CLOCK=rate=N,offset=SECONDS,sntp=ADDRESS:PORT` makes time run N times faster and
+//! the wall clock wrong by so many seconds; the time service is then at that address or nowhere, and the system clock is
+//! never set.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
+
+/// The kernel's waits stand still while the machine is suspended. So none lasts longer than this: then [`Tick`]s, which
+/// went on, tell whether it is over.
+const NAP: Duration = Duration::from_secs(5);
 
 /// A moment on the monotonic clock, as time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +49,22 @@ pub(crate) struct Clock {
     /// How far AWS's clock is ahead of the wall clock at the start (and what has passed since), or [`UNKNOWN`]. Not of
     /// the wall clock as it is: a time daemon may set that right at any moment, and then the correction must go.
     ahead_ms: AtomicI64,
+    /// It is not the machine's: where the time service is then.
+    test: Option<Option<SocketAddr>>,
 }
+
+/// When this was built, at the earliest: `SOURCE_DATE_EPOCH` of the build, else the day on which the oldest compiler
+/// that can build it came out.
+const BUILT: i64 = match option_env!("SOURCE_DATE_EPOCH") {
+    Some(text) => match i64::from_str_radix(text, 10) {
+        Ok(seconds) if seconds > COMPILER => seconds,
+        _ => COMPILER,
+    },
+    None => COMPILER,
+};
+/// Rust 1.94.1, 26 March 2026.
+const COMPILER: i64 = 1_774_483_200;
+const DAY: i64 = 86_400;
 
 /// Nothing is known against the wall clock.
 const UNKNOWN: i64 = i64::MIN;
@@ -52,19 +74,51 @@ impl Clock {
     pub(crate) fn new(spec: Option<&str>) -> Result<Clock, String> {
         let mut rate = 1.0;
         let mut offset = 0.0;
+        let mut sntp = None;
         for part in spec.unwrap_or("").split(',').filter(|p| !p.is_empty()) {
             let number = |v: &str| v.parse::<f64>().ok().filter(|n| n.is_finite() && n.abs() < 1e10);
-            match part.split_once('=').map(|(k, v)| (k, number(v))) {
-                Some(("rate", Some(n))) if n > 0.0 => rate = n,
-                Some(("offset", Some(n))) => offset = n,
-                _ => return Err(format!("EC2FLEETD_CLOCK: cannot read '{part}': write rate=N,offset=SECONDS")),
+            match part.split_once('=').map(|(k, v)| (k, number(v), v.parse())) {
+                Some(("rate", Some(n), _)) if n > 0.0 => rate = n,
+                Some(("offset", Some(n), _)) => offset = n,
+                Some(("sntp", _, Ok(address))) => sntp = Some(address),
+                _ => {
+                    let form = "rate=N,offset=SECONDS,sntp=ADDRESS:PORT";
+                    return Err(format!("EC2FLEETD_CLOCK: cannot read '{part}': write {form}"));
+                }
             }
         }
         let offset = time::Duration::seconds_f64(offset);
         let wall_at_start = OffsetDateTime::now_utc()
             .checked_add(offset)
             .ok_or("EC2FLEETD_CLOCK: the offset leads beyond the years 0 to 9999")?;
-        Ok(Clock { rate, start: boottime(), wall_at_start, offset, ahead_ms: AtomicI64::new(UNKNOWN) })
+        Ok(Clock {
+            rate,
+            start: boottime(),
+            wall_at_start,
+            offset,
+            ahead_ms: AtomicI64::new(UNKNOWN),
+            test: spec.map(|_| sntp),
+        })
+    }
+
+    /// Whether the machine's clock cannot be right.
+    pub(crate) fn is_plainly_wrong(&self) -> bool {
+        !is_plausible(self.system().unix_timestamp())
+    }
+
+    /// Whom to ask for the time, if `real` is the answer outside of tests.
+    pub(crate) fn time_servers(&self, real: &[SocketAddr]) -> Vec<SocketAddr> {
+        self.test.map_or_else(|| real.to_vec(), |own| own.into_iter().collect())
+    }
+
+    /// Sets the system clock to the corrected time.
+    pub(crate) fn set_system(&self) -> std::io::Result<()> {
+        if self.test.is_some() {
+            return Ok(());
+        }
+        let now = self.corrected();
+        let now = rustix::time::Timespec { tv_sec: now.unix_timestamp(), tv_nsec: now.nanosecond().into() };
+        Ok(rustix::time::clock_settime(rustix::time::ClockId::Realtime, now)?)
     }
 
     fn elapsed(&self) -> Duration {
@@ -79,6 +133,11 @@ impl Clock {
     /// How long to sleep really, for a wait of `d` on this clock.
     pub(crate) fn real(&self, d: Duration) -> Duration {
         if self.rate == 1.0 { d } else { d.div_f64(self.rate) }
+    }
+
+    /// How long to sleep really and at once, for a wait of `d` on this clock: afterwards it is to be read again.
+    pub(crate) fn nap(&self, d: Duration) -> Duration {
+        self.real(d).min(NAP)
     }
 
     /// What the machine believes the time is.
@@ -119,6 +178,12 @@ impl Clock {
     }
 }
 
+/// Whether it may be so many seconds since 1970: not before the program was built (but for the clock of the builder,
+/// which need not be quite right), nor when nobody uses it any more.
+pub(crate) fn is_plausible(seconds: i64) -> bool {
+    (BUILT - DAY..BUILT + 50 * 365 * DAY).contains(&seconds)
+}
+
 fn boottime() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
@@ -135,6 +200,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert!(c.now().since(t) >= Duration::from_secs(2));
         assert_eq!(c.real(Duration::from_secs(10)), Duration::from_millis(10));
+        assert_eq!((c.nap(Duration::from_secs(10)), c.nap(Duration::MAX)), (Duration::from_millis(10), NAP));
         assert!(OffsetDateTime::now_utc() - c.system() > time::Duration::hours(22));
         for (spec, hours) in [("offset=7200", 2), ("offset=-7200", -2), ("offset=-864000", -240)] {
             let wrong = Clock::new(Some(spec)).unwrap().system() - OffsetDateTime::now_utc();
@@ -156,6 +222,26 @@ mod tests {
         wrong(&c, c.corrected());
         c.set_skew_ms(0);
         wrong(&c, c.corrected());
+    }
+
+    #[test]
+    fn a_clock_is_plainly_wrong_before_the_build() {
+        assert!(BUILT >= COMPILER && OffsetDateTime::now_utc().unix_timestamp() > BUILT);
+        assert!(!Clock::new(None).unwrap().is_plainly_wrong());
+        for (offset, wrong) in [("-3600", false), ("-1000000000", true), ("3600", false), ("1000000000", false)] {
+            assert_eq!(Clock::new(Some(&format!("offset={offset}"))).unwrap().is_plainly_wrong(), wrong, "{offset}");
+        }
+        assert!(!is_plausible(0) && !is_plausible(BUILT - DAY - 1) && is_plausible(BUILT - DAY));
+    }
+
+    #[test]
+    fn a_test_has_a_time_service_of_its_own_or_none() {
+        let (real, own): (SocketAddr, SocketAddr) = ("192.0.2.1:123".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let servers = |spec| Clock::new(spec).unwrap().time_servers(&[real]);
+        assert_eq!(servers(None), [real]);
+        assert_eq!(servers(Some("rate=2")), []);
+        assert_eq!(servers(Some("rate=2,sntp=127.0.0.1:1")), [own]);
+        assert!(Clock::new(Some("sntp=localhost")).is_err());
     }
 
     #[test]

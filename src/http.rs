@@ -187,7 +187,7 @@ impl Http {
         let real = |d: Duration| self.clock.real(d).max(FLOOR.min(d));
         let before = self.clock.now();
         let system = self.clock.system();
-        watch::begin();
+        watch::begin(real(limits.total));
         let mut builder = ureq::http::Request::builder().method(request.method).uri(request.url);
         for (name, value) in request.headers {
             builder = builder.header(name, value);

@@ -10,13 +10,14 @@
 //! | 404 | there is no such value |
 //! | 401 | a new token, on until the scope ends |
 //! | 403 | the service is switched off for this instance, or the path is not allowed: an error |
-//! | 429, 5xx, timeout, no connection | the next endpoint, then again after a pause |
+//! | 429, 5xx, timeout | the next endpoint, then again after a pause |
+//! | no connection | the next endpoint, then again as soon as the network has changed |
 //! | others | an error |
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::clock::{Clock, Tick};
 use crate::http::{Cause, Failure, Http, Limits, Request, Response, Sent};
 use crate::random;
 use crate::scope::{Halt, Scope};
+use crate::sys::announced::Announced;
 
 mod endpoints;
 mod facts;
@@ -39,6 +41,12 @@ const LIMITS: Limits = Limits { connect: Duration::from_secs(1), total: Duration
 /// User data is 16 KiB by AWS's rule; stand-ins are allowed more, also more than a config may have (that is an error of
 /// its own), not anything.
 const USER_DATA_LIMIT: usize = 4 << 20;
+/// The least and the most that is waited before the next try while there is no way to the service: the kernel says when
+/// a link, an address or a route has come, and if it does not, a try costs little.
+const NO_WAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(230));
+/// What a link without a carrier swallows is not sent again for a second. The service is never far away, so most of the
+/// tries after the first one are shorter.
+const CONNECT_AGAIN: Duration = Duration::from_millis(250);
 /// The clock is taken to be wrong from here on; signatures are good for five minutes.
 pub(crate) const SKEW_LIMIT_MS: i64 = 4 * 60 * 1000;
 
@@ -116,6 +124,8 @@ pub(crate) struct Imds {
     /// The one that worked last.
     current: AtomicUsize,
     token: Mutex<Option<Token>>,
+    /// So many tries in a row found no way to the service.
+    no_way: AtomicU32,
     in_trouble: AtomicBool,
     date_disputed: AtomicBool,
     notice_warned: AtomicBool,
@@ -133,6 +143,8 @@ enum Tried {
     Absent,
     /// Worth another try; the text says why.
     Again(String),
+    /// The same, and there is no way to the service (yet).
+    NoWay(String),
     Never(ImdsError),
 }
 
@@ -145,6 +157,7 @@ impl Imds {
             endpoints,
             current: AtomicUsize::new(0),
             token: Mutex::new(None),
+            no_way: AtomicU32::new(0),
             in_trouble: AtomicBool::new(false),
             date_disputed: AtomicBool::new(false),
             notice_warned: AtomicBool::new(false),
@@ -178,11 +191,12 @@ impl Imds {
     fn fetch(&self, scope: &Scope, path: &str, limit: usize) -> Result<Option<Response>, ImdsError> {
         let mut last = None;
         let mut attempt = 0;
+        let mut network = None;
         loop {
             if let Err(halt) = scope.check() {
                 return Err(ImdsError::Halted { path: path.to_owned(), halt, last });
             }
-            let why = match self.attempt(scope, path, limit) {
+            let (why, no_way) = match self.attempt(scope, path, limit) {
                 Tried::Value(r) => {
                     self.trouble_over();
                     return Ok(Some(r));
@@ -192,16 +206,26 @@ impl Imds {
                     return Ok(None);
                 }
                 Tried::Never(e) => return Err(e),
-                Tried::Again(why) => why,
+                Tried::Again(why) => (why, false),
+                Tried::NoWay(why) => (why, true),
             };
             // A token that has run out is no trouble.
             let quiet = attempt == 0 && why.starts_with("401");
             if !quiet && !self.in_trouble.swap(true, Ordering::Relaxed) {
                 log::warn!("the instance metadata service does not give {path} yet: {why}; trying on");
             }
-            let pause = if quiet { Duration::ZERO } else { pause(attempt) };
-            last = Some(why);
-            if let Err(halt) = scope.sleep(pause) {
+            // What was cut off by the end of the scope tells less than what came before it.
+            if last.is_none() || scope.check().is_ok() {
+                last = Some(why);
+            }
+            let waited = if no_way {
+                let network = network.get_or_insert_with(Announced::network);
+                // A network that comes up is announced piece by piece: not a try for each.
+                scope.sleep(NO_WAY.0).and_then(|()| network.wait(scope, NO_WAY.1).map(drop))
+            } else {
+                scope.sleep(if quiet { Duration::ZERO } else { pause(attempt) })
+            };
+            if let Err(halt) = waited {
                 return Err(ImdsError::Halted { path: path.to_owned(), halt, last });
             }
             attempt += 1;
@@ -218,15 +242,18 @@ impl Imds {
     fn attempt(&self, scope: &Scope, path: &str, limit: usize) -> Tried {
         let first = self.current.load(Ordering::Relaxed);
         let mut why = String::new();
+        let mut sent = false;
         for n in 0..self.endpoints.len() {
             let index = (first + n) % self.endpoints.len();
             let Some(base) = self.endpoints.get(index) else { continue };
             match self.at(base, scope, path, limit) {
                 Ok(tried) => {
                     self.current.store(index, Ordering::Relaxed);
+                    self.no_way.store(0, Ordering::Relaxed);
                     return tried;
                 }
                 Err(failure) => {
+                    sent |= failure.sent != Sent::Nothing;
                     if !why.is_empty() {
                         why.push_str("; ");
                     }
@@ -234,7 +261,11 @@ impl Imds {
                 }
             }
         }
-        Tried::Again(why)
+        if sent {
+            return Tried::Again(why);
+        }
+        self.no_way.fetch_add(1, Ordering::Relaxed);
+        Tried::NoWay(why)
     }
 
     /// One try at one endpoint; `Err` if nobody answers there.
@@ -320,7 +351,9 @@ impl Imds {
 
     fn send(&self, scope: &Scope, request: &Request<'_>, body: usize) -> Result<Response, Failure> {
         let total = LIMITS.total.min(scope.remaining().max(Duration::from_millis(1)));
-        let limits = Limits { total, connect: LIMITS.connect.min(total), body };
+        let patient = self.no_way.load(Ordering::Relaxed).is_multiple_of(4);
+        let connect = if patient { LIMITS.connect } else { CONNECT_AGAIN };
+        let limits = Limits { total, connect: connect.min(total), body };
         match self.http.send(request, &limits) {
             // A kept connection that died in a pause; asking twice does no harm.
             Err(f) if f.sent == Sent::Stale => self.http.send(request, &limits),

@@ -1,11 +1,15 @@
-//! The logger: one line per message on standard error, with the domain that the thread works for.
+//! The logger: one line per message on standard error, with the domain that the thread works for; where nobody would
+//! read that (an initramfs without a console), in the kernel's log.
 //!
 //! error = someone must act, warn = degraded or retrying, info = progress (about 20 lines a boot), debug = one line per
 //! request. Never headers, bodies, user data or credentials.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use time::OffsetDateTime;
@@ -28,9 +32,49 @@ pub(crate) fn current_domain() -> String {
     DOMAIN.with(|d| d.borrow().clone())
 }
 
-struct Logger {
+/// Where the log goes: `--log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Place {
+    /// To standard error, or to the kernel where that leads nowhere.
+    #[default]
+    Auto,
+    /// To standard error, whatever it is.
+    Stderr,
+    /// To the kernel (`/dev/kmsg`).
+    Kmsg,
+}
+
+impl Place {
+    /// The value of `--log`.
+    pub(crate) fn of(name: &str) -> Option<Place> {
+        match name {
+            "auto" => Some(Place::Auto),
+            "stderr" => Some(Place::Stderr),
+            "kmsg" => Some(Place::Kmsg),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the kernel gets the log.
+pub(crate) fn is_kernels() -> bool {
+    TO_KERNEL.load(Ordering::Relaxed)
+}
+
+/// The value of `--log` for a process that goes on with our work.
+pub(crate) fn place() -> &'static str {
+    if is_kernels() { "kmsg" } else { "auto" }
+}
+
+static TO_KERNEL: AtomicBool = AtomicBool::new(false);
+
+enum Logger {
+    /// Standard error.
+    Plain,
     /// Standard error is the journal: a priority in front, no time.
-    journal: bool,
+    Journal,
+    /// The kernel's log, by its path and as it was at the start.
+    Kmsg(PathBuf, File),
 }
 
 /// Whether `stream` is the one that `JOURNAL_STREAM` (device and inode) names. The variable alone says nothing: whoever
@@ -40,12 +84,38 @@ fn is_journal(variable: Option<&str>, stream: impl AsFd) -> bool {
     named.is_some() && rustix::fs::fstat(stream).is_ok_and(|s| named == Some((s.st_dev, s.st_ino)))
 }
 
-/// Installs the logger. `verbose` shows debug messages.
-pub(crate) fn init(verbose: bool) {
+/// Whether what is written to `stream` is lost: it is `/dev/null` (which Rust puts where nothing is open) or cannot be
+/// written to.
+fn is_lost(stream: impl AsFd) -> bool {
+    let null = |s: rustix::fs::Stat| {
+        rustix::fs::FileType::from_raw_mode(s.st_mode).is_char_device() && s.st_rdev == rustix::fs::makedev(1, 3)
+    };
+    let read_only = |f: rustix::fs::OFlags| f.intersection(rustix::fs::OFlags::RWMODE) == rustix::fs::OFlags::RDONLY;
+    rustix::fs::fstat(&stream).map_or(true, null) || rustix::fs::fcntl_getfl(&stream).map_or(true, read_only)
+}
+
+fn open(kmsg: &Path) -> std::io::Result<File> {
+    File::options().append(true).open(kmsg)
+}
+
+/// Installs the logger. `verbose` shows debug messages, `kmsg` is the path of `/dev/kmsg`.
+pub(crate) fn init(verbose: bool, place: Place, kmsg: &Path) {
     let journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), std::io::stderr());
-    let logger = Logger { journal };
+    let wanted = place == Place::Kmsg || (place == Place::Auto && !journal && is_lost(std::io::stderr()));
+    let (logger, missing) = match wanted.then(|| open(kmsg)) {
+        Some(Ok(file)) => {
+            TO_KERNEL.store(true, Ordering::Relaxed);
+            // A panic is to be read as well.
+            std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+            (Logger::Kmsg(kmsg.to_owned(), file), None)
+        }
+        other => (if journal { Logger::Journal } else { Logger::Plain }, other.and_then(Result::err)),
+    };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Info });
+    }
+    if let Some(e) = missing {
+        log::warn!("cannot log to {}: {e}", kmsg.display());
     }
 }
 
@@ -63,40 +133,65 @@ impl Log for Logger {
             "" => String::new(),
             d => format!("[{d}] "),
         });
-        let text = line(self.journal, r.level(), &domain, &r.args().to_string());
+        let message = one_line(&r.args().to_string());
         // A log that cannot be written must not stop a boot.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = match self {
+            Logger::Plain => std::io::stderr().lock().write_all(dated(r.level(), &domain, &message).as_bytes()),
+            Logger::Journal => {
+                let text = format!("<{}>{domain}{message}\n", priority(r.level()));
+                std::io::stderr().lock().write_all(text.as_bytes())
+            }
+            Logger::Kmsg(path, file) => {
+                // Of one descriptor the kernel takes ten records in five seconds and drops the others: each message
+                // gets its own. After a switch_root there may be no path to it any more.
+                let fresh = open(path);
+                let mut to = fresh.as_ref().unwrap_or(file);
+                records(r.level(), &domain, &message).try_for_each(|record| to.write_all(record.as_bytes()))
+            }
+        };
     }
 
     fn flush(&self) {}
 }
 
-fn line(journal: bool, level: Level, domain: &str, message: &str) -> String {
-    // One message is one line, whatever an API or a command put into it.
-    let message: String = message
-        .chars()
-        .map(|c| {
-            if c == '\n' {
-                ' '
-            } else if c.is_control() {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect();
-    if journal {
-        let priority = match level {
-            Level::Error => 3,
-            Level::Warn => 4,
-            Level::Info => 6,
-            Level::Debug | Level::Trace => 7,
-        };
-        format!("<{priority}>{domain}{message}\n")
-    } else {
-        let now = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|t| t.format(&Rfc3339).ok());
-        format!("{} {:<5} {domain}{message}\n", now.unwrap_or_default(), level.as_str().to_lowercase())
+/// One message is one line, whatever an API or a command put into it.
+fn one_line(message: &str) -> String {
+    let plain = |c: char| match c {
+        '\n' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    message.chars().map(plain).collect()
+}
+
+/// As syslog and the kernel count.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     }
+}
+
+fn dated(level: Level, domain: &str, message: &str) -> String {
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|t| t.format(&Rfc3339).ok());
+    format!("{} {:<5} {domain}{message}\n", now.unwrap_or_default(), level.as_str().to_lowercase())
+}
+
+/// What the kernel takes as one record, with what it puts before it, is 1024 bytes: a longer message is cut into
+/// several.
+fn records(level: Level, domain: &str, message: &str) -> impl Iterator<Item = String> {
+    const LONGEST: usize = 900;
+    let head =
+        format!("<{}>ec2fleetd: {}", priority(level), domain.get(..domain.floor_char_boundary(300)).unwrap_or(""));
+    let room = LONGEST - head.len();
+    let mut rest = Some(message);
+    std::iter::from_fn(move || {
+        let (piece, more) = rest?.split_at_checked(rest?.floor_char_boundary(room))?;
+        rest = (!more.is_empty()).then_some(more);
+        Some(format!("{head}{piece}\n"))
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +211,35 @@ mod tests {
 
     #[test]
     fn one_message_is_one_line() {
-        assert_eq!(line(true, Level::Error, "[a] ", "x\ny\x1b"), "<3>[a] x y\u{fffd}\n");
-        assert!(line(false, Level::Info, "", "ready").ends_with(" info  ready\n"));
+        assert_eq!(one_line("x\ny\x1b"), "x y\u{fffd}");
+        assert!(dated(Level::Info, "[a] ", "ready").ends_with(" info  [a] ready\n"));
+    }
+
+    #[test]
+    fn nobody_reads_what_goes_to_null_or_to_a_stream_that_is_only_read() {
+        let dir = crate::sys::testing::TestDir::new();
+        let file = dir.file("log", "");
+        for (path, write, lost) in
+            [("/dev/null".as_ref(), true, true), (file.as_path(), true, false), (&file, false, true)]
+        {
+            let stream = File::options().read(!write).write(write).open(path).unwrap();
+            assert_eq!(is_lost(&stream), lost, "{path:?} {write}");
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(is_lost(&reader) && !is_lost(&writer));
+    }
+
+    #[test]
+    fn the_kernel_gets_records_that_it_takes() {
+        let of = |domain: &str, message: &str| records(Level::Warn, domain, message).collect::<Vec<_>>();
+        assert_eq!(of("[a] ", "x"), ["<4>ec2fleetd: [a] x\n"]);
+        assert_eq!(of("", ""), ["<4>ec2fleetd: \n"]);
+        for (domain, message) in [("", "é".repeat(1000)), ("d".repeat(2000).as_str(), "x".repeat(5000))] {
+            let all = of(domain, &message);
+            assert!(all.len() > 1 && all.iter().all(|r| r.len() <= 901 && r.ends_with('\n')), "{all:?}");
+            let head = all[0].find(message.chars().next().unwrap()).unwrap();
+            let text: String = all.iter().map(|r| r[head..].trim_end()).collect();
+            assert_eq!(text, message);
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::model::{Event, Facts};
 use crate::suggest::closest;
 
 /// All macros, in the order in which `{all_json}` has them.
-pub(crate) const NAMES: [&str; 26] = [
+pub(crate) const NAMES: [&str; 28] = [
     "domain",
     "instance_id",
     "instance_type",
@@ -33,6 +33,8 @@ pub(crate) const NAMES: [&str; 26] = [
     "volume_id",
     "volume_pool",
     "attached_device",
+    "mount_path",
+    "fstype",
     "daemon_state",
     "error",
     "interrupt_time",
@@ -69,6 +71,10 @@ pub(crate) struct Values {
     pub(crate) volume_pool: Option<String>,
     /// `{attached_device}`: the path of the disk.
     pub(crate) attached_device: Option<String>,
+    /// `{mount_path}`.
+    pub(crate) mount_path: Option<String>,
+    /// `{fstype}`.
+    pub(crate) fstype: Option<String>,
     /// `{daemon_state}`.
     pub(crate) daemon_state: Option<Event>,
     /// `{error}`.
@@ -115,6 +121,8 @@ impl Values {
             "volume_id" => json!(self.volume_id),
             "volume_pool" => json!(self.volume_pool),
             "attached_device" => json!(self.attached_device),
+            "mount_path" => json!(self.mount_path),
+            "fstype" => json!(self.fstype),
             "daemon_state" => json!(self.daemon_state.map(Event::name)),
             "error" => json!(self.error),
             "interrupt_time" => json!(self.interrupt_time),

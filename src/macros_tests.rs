@@ -55,6 +55,8 @@ fn every_macro_as_text() {
         ("volume_id", ""),
         ("volume_pool", ""),
         ("attached_device", ""),
+        ("mount_path", ""),
+        ("fstype", ""),
         ("daemon_state", "failed"),
         ("error", "one \"x\", two"),
         ("interrupt_time", ""),
@@ -93,7 +95,7 @@ fn all_json_in_order_and_type() {
             r#""primary_public_ipv4":"192.0.2.1","primary_public_ipv6":null,"#,
             r#""public_ipv4_list":["192.0.2.1","192.0.2.2"],"public_ipv6_list":[],"static_dns_rr":[],"#,
             r#""attach_source":null,"attach_op":"false","volume_id":null,"volume_pool":null,"#,
-            r#""attached_device":null,"daemon_state":"failed","error":["one \"x\"","two"],"#,
+            r#""attached_device":null,"mount_path":null,"fstype":null,"daemon_state":"failed","error":["one \"x\"","two"],"#,
             r#""interrupt_time":null,"interrupt_action":null,"transaction_id":"t1","#,
             r#""transaction_log":[{"platform":"aws","dry":false}],"cwd":"/","#,
             r#""ts":"2026-02-03T04:05:06.789+09:00","pid":42}"#

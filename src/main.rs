@@ -11,7 +11,7 @@
 //! 4  aws::{ec2, route53, sns, sqs} one small file per action
 //! 3  aws                           the client, with its keys from where they are
 //! 2  imds                          the other client
-//! 1  config  http  sys
+//! 1  config  http  sntp  sys
 //! 0  clock  scope  log  parallel  random  model  suggest  macros  cli
 //! ```
 //!
@@ -37,6 +37,7 @@ mod poll;
 mod properties;
 mod random;
 mod scope;
+mod sntp;
 mod suggest;
 mod sys;
 
@@ -49,7 +50,8 @@ use daemon::Outcome;
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     if args.next().is_some_and(|name| name == exec::READER) {
-        log::init(false);
+        let place = args.next().and_then(|place| log::Place::of(place.to_str()?));
+        start_log(false, place.unwrap_or_default());
         exec::read_on(args);
         return ExitCode::SUCCESS;
     }
@@ -57,15 +59,21 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print(cli::USAGE),
         Ok(Command::Version) => print(&cli::version()),
         Ok(Command::Check(args)) => {
-            log::init(args.verbose);
+            start_log(args.verbose, args.log);
             daemon::check(&args)
         }
         Ok(Command::Run(args)) => {
-            log::init(args.verbose);
+            start_log(args.verbose, args.log);
             daemon::run(args)
         }
         Err(e) => {
-            eprintln!("ec2fleetd: {e}");
+            start_log(false, log::Place::Auto);
+            // With a usage error the reader is mostly a person at a terminal: no date.
+            if log::is_kernels() {
+                ::log::error!("{e}")
+            } else {
+                eprintln!("ec2fleetd: {e}")
+            }
             Outcome::Usage
         }
     };
@@ -75,6 +83,10 @@ fn main() -> ExitCode {
         Outcome::Usage => 2,
         Outcome::Incomplete => 3,
     })
+}
+
+fn start_log(verbose: bool, place: log::Place) {
+    log::init(verbose, place, &sys::Root::from_env().path("/dev/kmsg"));
 }
 
 fn print(text: &str) -> Outcome {

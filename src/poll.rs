@@ -52,7 +52,8 @@ pub(crate) fn poll(imds: &Imds, clock: &Arc<Clock>, every: Duration, stop: &Stop
             }
         }
         let left = every.saturating_sub(clock.now().since(asked));
-        if stop.wait(clock.real(left)).is_some() {
+        let _ = Scope::new(clock, left, Some(stop)).sleep(left);
+        if stop.get().is_some() {
             return;
         }
     }

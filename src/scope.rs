@@ -183,17 +183,17 @@ impl Scope {
         let end = self.clock.now().after(d);
         loop {
             self.check()?;
-            let left = end.since(self.clock.now()).min(self.remaining());
-            let step = if self.lost.is_some() { left.min(SEE_LOST) } else { left };
-            let real = self.clock.real(step);
+            let left = end.since(self.clock.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let most = if self.lost.is_some() { SEE_LOST } else { Duration::MAX };
+            let real = self.clock.nap(left.min(self.remaining()).min(most));
             match &self.stop {
                 Some(s) => {
                     s.wait(real);
                 }
                 None => std::thread::sleep(real),
-            }
-            if step == left {
-                return self.check();
             }
         }
     }

@@ -27,7 +27,9 @@ class StandIn:
         (self.dir / "seed.json").write_text(json.dumps(seed))
         command = [program("FAKEAWS", "examples/fakeaws"), "--dir", str(self.dir), "--latency-ms", str(latency_ms)]
         command += ["--seed", str(self.dir / "seed.json")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # Ctrl-C is for whoever started it; it ends with its standard input.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         line = self.process.stdout.readline()
         if not line:
             sys.exit("the stand-in for AWS did not start")

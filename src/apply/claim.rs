@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::hold::{Done, Hold, Origin, VolumeHold};
-use super::{DomainRun, Failure};
+use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::ec2::{Filter, Volume};
 use crate::config::VolumeDirective;
@@ -38,7 +38,7 @@ impl DomainRun {
     /// Claims `v` for the directive. The hold is pushed before the call, and dropped if the claim is lost.
     pub(crate) fn claim(&self, d: &VolumeDirective, v: &Volume, origin: Origin, scope: &Scope) -> Claim {
         // What `create` pushed already is only completed.
-        self.forget_inherited(&v.id);
+        let inherited = self.forget_inherited(&v.id);
         if origin == Origin::Claimed {
             let device = d.device.clone().unwrap_or_default();
             self.push(Hold::Volume(VolumeHold {
@@ -51,8 +51,11 @@ impl DomainRun {
             Some(device) => self.claim_as(d, v, device, scope),
             None => self.claim_somewhere(d, v, scope),
         };
-        if matches!(claim, Ok(Err(_))) && origin == Origin::Claimed {
-            self.drop_hold(&d.path);
+        match claim {
+            Ok(Ok(_)) => drop(lock(&self.shared.taken).insert(v.id.clone())),
+            Ok(Err(_)) if origin == Origin::Claimed => self.give_back(d, inherited),
+            Err(_) if origin == Origin::Claimed && !self.may_have_claimed(d) => self.give_back(d, inherited),
+            _ => {}
         }
         claim
     }
@@ -194,6 +197,13 @@ impl DomainRun {
         if !unsure {
             self.with_volume(&d.path, |h| h.attached = Done::No);
         }
+    }
+
+    /// Whether an AttachVolume of this directive may have worked.
+    fn may_have_claimed(&self, d: &VolumeDirective) -> bool {
+        let mut may = false;
+        self.with_volume(&d.path, |h| may = h.attached != Done::No);
+        may
     }
 
     /// Whether this instance made the directive's volume. Then nobody else is after it: it is not given up easily.

@@ -91,7 +91,8 @@ impl DomainRun {
             ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
         }));
         // Where the journal says that the volume is of this transaction and was never attached, it may be deleted.
-        let ours = self.take_up_made(token);
+        let left = self.take_up_made(token);
+        let ours = !left.is_empty();
         self.note_call("create_volume", Value::Object(params.clone()));
         let volume = match self.shared.aws.create_volume(scope, &params) {
             Ok(v) => v,
@@ -105,7 +106,7 @@ impl DomainRun {
                     }
                     None => {
                         if !e.may_have_worked() {
-                            self.drop_hold(&d.path);
+                            self.give_back(d, left);
                         }
                         return Err(Failure::api("create a volume", &e));
                     }
@@ -114,7 +115,7 @@ impl DomainRun {
             Err(e) => {
                 // Only an answer that says no proves that nothing was made.
                 if !e.may_have_worked() {
-                    self.drop_hold(&d.path);
+                    self.give_back(d, left);
                 }
                 return Err(Failure::api("create a volume", &e));
             }
@@ -123,10 +124,22 @@ impl DomainRun {
         let old = read.iter().any(|v| v.id == volume.id);
         self.with_volume(&d.path, |h| {
             h.volume_id = Some(volume.id.clone());
-            h.origin = if old && !ours { Origin::Adopted } else { Origin::Created };
+            h.origin = if old { Origin::Adopted } else { Origin::Created };
         });
         log::info!("{}: {} {}", d.path, if old { "finishing" } else { "created" }, volume.id);
-        self.until_available(d, volume, token, old, scope)
+        let made = self.until_available(d, volume, token, old, scope)?;
+        if let Made::Ready(v) = &made {
+            // It may have been another's meanwhile, and used.
+            let used = v.tag(tags::TS_USED).is_some();
+            self.with_volume(&d.path, |h| match h.origin {
+                Origin::Created if used => h.origin = Origin::Adopted,
+                Origin::Adopted if ours && !used && v.tag(tags::IN_TRANSIT) == Some(token) => {
+                    h.origin = Origin::Created
+                }
+                _ => {}
+            });
+        }
+        Ok(made)
     }
 
     /// Waits for a new volume. KMS keys are checked after the call: it can go to `error` or vanish. `old`: it was there

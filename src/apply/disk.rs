@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::hold::VolumeHold;
 use super::{DomainRun, Failure};
 use crate::aws::ec2::AttachmentState;
 use crate::plan::volumes::{Standing, standing};
@@ -28,12 +29,8 @@ impl DomainRun {
     ) -> Result<PathBuf, Failure> {
         let root = &self.shared.root;
         let clock = &self.shared.clock;
-        let serials = match self.shared.facts().hypervisor.as_deref() {
-            Some("nitro") => true,
-            Some(_) => false,
-            None => block::has_ebs_serials(root),
-        };
-        let pace = Pace::start(scope);
+        let serials = self.has_serials();
+        let mut pace = Pace::start(root, scope);
         let mut attached = false;
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);
@@ -48,21 +45,40 @@ impl DomainRun {
                 },
             };
             if let Some(path) = found {
-                match block::node_ready(&path) {
+                match block::node_ready(&path, scope) {
                     Ok(()) => return Ok(path),
                     Err(e) => missing = format!("{} cannot be read: {e}", path.display()),
                 }
             } else if attached {
                 missing = format!("EC2 says attached, but this machine shows no new disk for {device}");
             }
+            let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
+            scope.check().map_err(late)?;
             if clock.now() >= ask_at && !attached {
                 attached = self.still_attached(id, device, scope)?;
                 ask_at = clock.now().after(pause);
                 pause = (pause * 2).min(Duration::from_secs(8));
             }
-            let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
-            scope.check().map_err(late)?;
             pace.wait(scope).map_err(late)?;
+        }
+    }
+
+    fn has_serials(&self) -> bool {
+        match self.shared.facts().hypervisor.as_deref() {
+            Some("nitro") => true,
+            Some(_) => false,
+            None => block::has_ebs_serials(&self.shared.root),
+        }
+    }
+
+    /// The disk of a volume that is attached here. What an earlier run saw may be another's by now, and what it did not
+    /// see may be there.
+    pub(super) fn disk_now(&self, v: &VolumeHold, id: &str) -> Option<PathBuf> {
+        let root = &self.shared.root;
+        let seen = v.disk.clone().filter(|_| !v.inherited);
+        match self.has_serials() {
+            true => block::find_by_serial(root, id).or(seen),
+            false => seen.or_else(|| block::find_by_name(root, &v.device).filter(|_| v.inherited).map(|n| n.path)),
         }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::Journal;
 use super::{DomainRun, lock};
 use crate::aws::route53::RecordSet;
+use crate::plan::devices::same_device;
 
 /// Which directive a hold belongs to: its path in the config.
 pub(crate) type Key = String;
@@ -85,9 +86,19 @@ pub(crate) struct VolumeHold {
     pub(crate) tags_before: Vec<(String, String, Option<String>)>,
     /// `user:ec2fd.in-transit` was taken off.
     pub(crate) transit_removed: bool,
+    /// `mkfs` was begun on it, on a disk that was proven blank, and has not ended well.
+    #[serde(default)]
+    pub(crate) formatting: bool,
     /// A run of this transaction that was killed had it before: what is mounted from it was mounted since its claim.
     #[serde(skip)]
     pub(crate) inherited: bool,
+}
+
+impl VolumeHold {
+    /// Whether an attachment as `device` can be the one of this hold: under another name it is somebody else's.
+    pub(super) fn is_at(&self, device: &str) -> bool {
+        self.device.is_empty() || same_device(&self.device, device)
+    }
 }
 
 /// Record sets in a transaction.
@@ -194,7 +205,13 @@ impl DomainRun {
 
     /// The domain stands: from here on nothing takes its volumes and records away.
     pub(crate) fn commit(&self) {
+        let mut kept = lock(&self.shared.kept_volumes);
+        kept.extend(self.config.volumes.iter().filter_map(|d| d.volume_id.clone()));
         self.ledger(|l| {
+            kept.extend(l.held.iter().filter_map(|h| match h {
+                Hold::Volume(v) => v.volume_id.clone(),
+                Hold::Record(_) => None,
+            }));
             for hold in std::mem::take(&mut l.held) {
                 let Hold::Volume(v) = hold else { continue };
                 let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };

@@ -120,14 +120,19 @@ impl DomainRun {
         read
     }
 
-    /// Runs the commands of a volume whose disk is usable.
+    /// Mounts a volume whose disk is usable, and runs its commands.
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
         scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        self.uses(d, a);
+        let mounted = d.mount.as_ref().map(|m| self.mount(d, m, a, scope)).transpose()?;
         if !self.shared.exec_enabled {
             return Ok(());
         }
         let mut values = self.values();
+        if let Some(mounted) = mounted {
+            (values.mount_path, values.fstype) = (Some(mounted.path), Some(mounted.fstype));
+        }
         values.attach_source = Some(a.source.letter());
         values.attach_op = Some(a.op);
         values.volume_id = Some(a.volume_id.clone());

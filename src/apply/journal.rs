@@ -32,8 +32,8 @@ struct Page<H, C> {
 pub(crate) struct Journal {
     file: Option<JournalFile>,
     instance: String,
-    /// What is there now; empty if there is no file.
-    written: Vec<u8>,
+    /// What is there now; empty if there is no file, `None` if nobody knows.
+    written: Option<Vec<u8>>,
     /// It was said that it cannot be written.
     said: bool,
 }
@@ -44,7 +44,7 @@ impl Ledger {
     pub(crate) fn open(root: &Root, domain: &str, instance: &str) -> Ledger {
         let file = JournalFile::of(root, domain);
         let read = file.read();
-        let written = read.as_ref().ok().and_then(Clone::clone).unwrap_or_default();
+        let written = read.as_ref().ok().map(|read| read.clone().unwrap_or_default());
         let page = match read {
             Ok(None) => None,
             Ok(Some(bytes)) => Some(parse(&bytes, instance)),
@@ -91,22 +91,22 @@ impl Ledger {
         };
         let bytes = if empty { Ok(Vec::new()) } else { serde_json::to_vec(&page) };
         let outcome = match bytes {
-            Ok(bytes) if bytes == self.journal.written => return,
+            Ok(bytes) if self.journal.written.as_ref() == Some(&bytes) => return,
             Ok(bytes) => {
                 let end = if bytes.is_empty() { file.remove() } else { file.write(&bytes) };
-                self.journal.written = bytes;
+                self.journal.written = Some(bytes);
                 end
             }
             Err(e) => Err(e.into()),
         };
         if let Err(e) = outcome {
             // An old page would tell of what is no more.
-            let stale = file.remove().err().map(|e| format!("; nor remove it: {e}")).unwrap_or_default();
+            let stale = file.remove().err().map(|e| format!("; nor remove it: {e}"));
+            self.journal.written = stale.is_none().then(Vec::new);
             if !std::mem::replace(&mut self.journal.said, true) {
                 let path = file.path().display();
-                log::warn!("cannot write the journal {path} (going on without it): {e}{stale}");
+                log::warn!("cannot write the journal {path} (going on without it): {e}{}", stale.unwrap_or_default());
             }
-            self.journal.written.clear();
         }
     }
 }
@@ -122,7 +122,7 @@ impl Journal {
             "the journal {} of an earlier run cannot be used: {why}; {aside}. What AWS knows must do",
             file.path().display()
         );
-        self.written.clear();
+        self.written = Some(Vec::new());
     }
 }
 

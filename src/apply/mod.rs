@@ -14,7 +14,9 @@ pub(crate) mod disk;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod mount;
 pub(crate) mod record;
+pub(crate) mod release;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod tidy;
@@ -61,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) transaction_id: String,
     /// Records (zone and name) of domains that stand: the roll-back of another domain that has them too leaves them.
     pub(crate) kept_records: Mutex<BTreeSet<(String, String)>>,
+    /// Volumes of domains that stand, in the same way.
+    pub(crate) kept_volumes: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
@@ -137,6 +141,8 @@ pub(crate) struct DomainRun {
     /// `{transaction_log}`: the calls that changed something, in order.
     calls: Mutex<Vec<Value>>,
     ledger: Mutex<Ledger>,
+    /// What its directives use.
+    in_use: Mutex<Vec<release::InUse>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
     /// Threads that still write tags on volumes, by directive.
@@ -151,6 +157,7 @@ impl DomainRun {
             config: config.clone(),
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
+            in_use: Mutex::default(),
             abandoned: Arc::default(),
             tagging: Mutex::new(Vec::new()),
         }

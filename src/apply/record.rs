@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::hold::{Done, RecordHold};
+use super::hold::{Done, Hold, RecordHold};
 use super::{DomainRun, Failure};
 use crate::aws::route53::{RecordSet, normalise};
 use crate::clock::Tick;
@@ -88,7 +88,8 @@ impl DomainRun {
                 before: plan.before.clone(),
                 written: Done::Maybe,
             };
-            self.take_up_record(&d.hosted_zone, &plan.name, Some(hold));
+            // What is inherited of the record counts until it is written over.
+            self.push(Hold::Record(hold));
         }
         let mut zones: Vec<&str> = plans.iter().map(|(_, d, _)| d.hosted_zone.as_str()).collect();
         zones.sort_unstable();
@@ -106,6 +107,7 @@ impl DomainRun {
             results[i] = Some(match outcome {
                 Ok(()) => {
                     self.with_record(&d.path, |h| h.written = Done::Yes);
+                    self.take_up_record(&d.hosted_zone, &plan.name, None);
                     log::info!("{}: {}", d.path, plan.summary());
                     Ok(())
                 }

@@ -25,10 +25,15 @@ const UNSEEN_ROUNDS: u32 = 4;
 impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
+        self.uses_no_more(key);
         let mut left = Vec::new();
-        for hold in self.to_roll_back(key) {
+        let holds = self.to_roll_back(key);
+        // Whatever happens to the records, half of the time is the volumes'.
+        let volumes = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
+        let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
+        for hold in holds {
             let outcome = match &hold {
-                Hold::Record(r) => self.restore_record(r, scope),
+                Hold::Record(r) => self.restore_record(r, &for_records),
                 Hold::Volume(v) => self.release_volume(v, scope),
             };
             if let Err(what) = &outcome {
@@ -114,15 +119,23 @@ impl DomainRun {
         if let Some(t) = tagging {
             let _ = t.join();
         }
-        let Some(id) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(()) };
+        if used {
+            log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
+            return Ok(());
+        }
+        if super::lock(&self.shared.kept_volumes).contains(&id) {
+            log::info!("{id} stays: another domain has it too");
+            return Ok(());
+        }
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
-            Done::Maybe => self.is_here(&id, scope)?,
+            Done::Maybe => self.is_here(v, &id, scope)?,
         };
         if attached {
             self.let_go(v, &id, scope)?;
-            self.restore_tags(v, &id, scope);
+            self.restore_tags(v, &id, &scope.within(scope.remaining() / 4));
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(());
@@ -139,10 +152,11 @@ impl DomainRun {
         }
     }
 
-    /// The volume's id; looked for by its token where the answer of CreateVolume is missing.
-    pub(super) fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<String>, String> {
+    /// The volume's id; looked for by its token where the answer of CreateVolume is missing. What is found so may be
+    /// older than the call, and (`true`) have been attached once.
+    pub(super) fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<(String, bool)>, String> {
         if let Some(id) = &v.volume_id {
-            return Ok(Some(id.clone()));
+            return Ok(Some((id.clone(), false)));
         }
         let Some(token) = &v.token else { return Ok(None) };
         let mut pause = Duration::from_millis(500);
@@ -152,7 +166,8 @@ impl DomainRun {
                 .find_by_token(token, scope)
                 .map_err(|f| format!("a volume that may have been created with the client token {token}: {f}"))?;
             if let Some(found) = found {
-                return Ok(Some(found.id));
+                let used = found.tag(tags::TS_USED).is_some();
+                return Ok(Some((found.id, used)));
             }
             if scope.sleep(pause).is_err() {
                 break;
@@ -163,13 +178,13 @@ impl DomainRun {
     }
 
     /// Whether a claim with an unknown end worked.
-    pub(super) fn is_here(&self, id: &str, scope: &Scope) -> Result<bool, String> {
+    pub(super) fn is_here(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<bool, String> {
         let facts = self.shared.facts();
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
             let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
-                Some(Standing::Here(_)) => return Ok(true),
+                Some(Standing::Here(at)) => return Ok(v.is_at(&at)),
                 // It may be an old picture: look some times before believing it.
                 Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
                 _ => return Ok(false),
@@ -185,9 +200,10 @@ impl DomainRun {
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
     pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
         self.shared.runner.end_group(&v.key, scope);
-        let Some(disk) = &v.disk else { return Ok(()) };
-        let before = if v.inherited { &MountSet::default() } else { &self.shared.mounts_before };
-        mounts::unmount_all(&self.shared.root, disk, before, scope)
+        let Some(disk) = self.disk_now(v, id) else { return Ok(()) };
+        // Commands run when the disk was seen: before that, nothing on it is theirs.
+        let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
+        mounts::unmount_all(&self.shared.root, &disk, before, scope)
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 

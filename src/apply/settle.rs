@@ -28,6 +28,9 @@ use crate::scope::Scope;
 /// How long a volume may take to be made or detached.
 const AT_REST: Duration = Duration::from_secs(60);
 
+/// How long it may take, at most, to put back what is not wanted: then the run goes its way.
+const SETTLE: Duration = Duration::from_secs(120);
+
 impl DomainRun {
     /// Looks at what was inherited and puts back what no directive wants. What cannot be put back stays in the journal,
     /// and the run goes on without it.
@@ -36,6 +39,7 @@ impl DomainRun {
         if inherited.is_empty() {
             return;
         }
+        let scope = &scope.within(SETTLE).early();
         // Last in, first out.
         for hold in inherited.into_iter().rev() {
             let wanted = match &hold {
@@ -123,10 +127,13 @@ impl DomainRun {
             Hold::Record(r) => self.restore_record(&RecordHold { written: Done::Maybe, ..r.clone() }, scope),
             Hold::Volume(v) => self.put_volume_back(v, scope),
         };
-        self.ledger(|l| {
-            l.inherited.retain(|h| *h != hold);
-            l.left.extend(end.is_err().then_some(hold));
-        });
+        // Where the time for it was over, a roll-back and the end of this run try again.
+        if end.is_ok() || scope.check().is_ok() {
+            self.ledger(|l| {
+                l.inherited.retain(|h| *h != hold);
+                l.left.extend(end.is_err().then_some(hold));
+            });
+        }
         if let Err(what) = &end {
             log::error!("what an earlier run left cannot be put back: {what}");
         }
@@ -134,7 +141,7 @@ impl DomainRun {
     }
 
     fn put_volume_back(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
-        let Some(id) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, _)) = self.volume_of(v, scope)? else { return Ok(()) };
         if lock(&self.shared.taken).contains(&id) {
             return Ok(());
         }
@@ -142,10 +149,12 @@ impl DomainRun {
         let me = self.shared.facts().instance_id.clone();
         let here = match v.attached {
             Done::No => false,
-            Done::Maybe => self.is_here(&id, scope)?,
+            Done::Maybe => self.is_here(v, &id, scope)?,
             Done::Yes => {
                 let now = self.describe(scope, &id).map_err(failed)?;
-                now.is_some_and(|v| matches!(standing(&v, &me, &v.zone), Standing::Here(_)))
+                // Also where it is being detached: that it comes to an end is waited for.
+                let now = now.map(|now| now.attachments).unwrap_or_default();
+                now.iter().any(|a| a.instance_id == me && v.is_at(&a.device))
             }
         };
         if here {
@@ -204,12 +213,14 @@ impl DomainRun {
         self.ledger(|l| {
             let is_it = |h: &Hold| matches!(h, Hold::Volume(v) if v.volume_id.as_ref() == Some(&now.id));
             let Hold::Volume(mut v) = l.inherited.remove(l.inherited.iter().position(is_it)?) else { return None };
-            if v.attached == Done::No {
+            if v.attached == Done::No || !v.is_at(device) {
                 return None;
             }
             v.key.clone_from(&d.path);
             device.clone_into(&mut v.device);
             v.attached = Done::Yes;
+            // No command of that run has seen the disk: what is mounted is somebody else's.
+            v.inherited = v.disk.is_some();
             let made = now.tag(tags::TRANSC_ID).filter(|t| create::is_token(t) && now.tag(tags::OWNER) == Some(&me));
             if v.origin == Origin::Created || made.is_some() {
                 // Commands may have run on it: it is never deleted.
@@ -222,20 +233,25 @@ impl DomainRun {
         })
     }
 
-    /// Takes up the inherited hold of a volume made with `token` that was never attached, in place of which the caller
-    /// has pushed its own; whether there was one.
-    pub(super) fn take_up_made(&self, token: &str) -> bool {
-        let of_token = |h: &Hold| match h {
-            Hold::Volume(v) => {
-                v.token.as_deref() == Some(token) && v.attached == Done::No && v.origin == Origin::Created
-            }
-            Hold::Record(_) => false,
-        };
-        self.ledger(|l| {
-            let before = l.inherited.len();
-            l.inherited.retain(|h| !of_token(h));
-            l.inherited.len() < before
+    /// Takes up the inherited holds of a volume made with `token` that was never attached, in place of which the caller
+    /// has pushed its own. They are the caller's to [give back](DomainRun::give_back).
+    pub(super) fn take_up_made(&self, token: &str) -> Vec<Hold> {
+        self.take_inherited(|v| {
+            v.token.as_deref() == Some(token) && v.attached == Done::No && v.origin == Origin::Created
         })
+    }
+
+    fn take_inherited(&self, is_it: impl Fn(&VolumeHold) -> bool) -> Vec<Hold> {
+        let is_it = |h: &mut Hold| matches!(h, Hold::Volume(v) if is_it(v));
+        self.ledger(|l| l.inherited.extract_if(.., is_it).collect())
+    }
+
+    /// The directive `d` got nothing, and its hold holds nothing: what it had taken up is as it was.
+    pub(super) fn give_back(&self, d: &VolumeDirective, taken: Vec<Hold>) {
+        self.ledger(|l| {
+            l.held.retain(|h| h.key() != d.path);
+            l.inherited.extend(taken);
+        });
     }
 
     /// The inherited hold of a record, if it still is as that run wrote it (`now` is what stands there): what was there
@@ -257,9 +273,9 @@ impl DomainRun {
         });
     }
 
-    /// The volume is claimed anew: what is inherited of it counts no more.
-    pub(super) fn forget_inherited(&self, id: &str) {
-        self.ledger(|l| l.inherited.retain(|h| !matches!(h, Hold::Volume(v) if v.volume_id.as_deref() == Some(id))));
+    /// The volume is claimed anew: what is inherited of it counts no more, unless it is given back.
+    pub(super) fn forget_inherited(&self, id: &str) -> Vec<Hold> {
+        self.take_inherited(|v| v.volume_id.as_deref() == Some(id))
     }
 
     /// Volumes of this domain that this instance made and never finished, and that no directive holds: after a commit
@@ -305,6 +321,12 @@ impl DomainRun {
             all.extend(here.then_some(c));
         }
         all
+    }
+
+    /// Whether tags of what was committed are still to be written.
+    pub(super) fn has_tags_to_write(&self) -> bool {
+        let l = lock(&self.ledger);
+        !(l.committed.is_empty() && l.to_tidy.is_empty())
     }
 
     /// The tags of what was committed are as up to date as they will be.
@@ -356,6 +378,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         disk: None,
         tags_before: Vec::new(),
         transit_removed: false,
+        formatting: false,
         inherited: true,
     }
 }

@@ -192,6 +192,7 @@ impl DomainRun {
             disk: None,
             tags_before: Vec::new(),
             transit_removed: false,
+            formatting: false,
             inherited: false,
         }
     }

@@ -81,12 +81,22 @@ pub(crate) struct Client {
     unknown: Mutex<Vec<(String, Partition)>>,
 }
 
-/// What has been corrected in the course of one call; each at most once.
+/// What has been corrected (each at most once) and borne in the course of one call.
 #[derive(Default)]
 struct Corrected {
     clock: bool,
     keys: bool,
     certificate_time: bool,
+    /// Answers so far that could not be read.
+    garbage: u32,
+}
+
+impl Corrected {
+    /// Counts an answer that cannot be read; says whether another may be asked for.
+    fn bear_garbage(&mut self) -> bool {
+        self.garbage += 1;
+        self.garbage < MAX_GARBAGE
+    }
 }
 
 /// What one try came to, other than success.
@@ -149,7 +159,6 @@ impl Client {
     ) -> Result<T, ApiError> {
         let mut corrected = Corrected::default();
         let mut last = None;
-        let mut garbage = 0;
         let mut attempt = 0;
         let mut unsure = false;
         loop {
@@ -160,9 +169,8 @@ impl Client {
                 Ok(response) => match parse(&response.body) {
                     Ok(value) => return Ok(value),
                     Err(why) => {
-                        garbage += 1;
                         let e = ApiError::ours(call.action, Class::Transient, why);
-                        uncertain(call, e, garbage < MAX_GARBAGE)
+                        uncertain(call, e, corrected.bear_garbage())
                     }
                 },
                 Err(tried) => tried,
@@ -281,12 +289,20 @@ impl Client {
                 Tried::Later(e, _) => Tried::Later(e, wish(response)),
                 end => end,
             },
+            // No error of AWS's: half of one, or a page of something on the way.
+            Class::Fatal if e.code.is_empty() && response.status >= 400 => {
+                uncertain(call, ApiError { class: Class::Transient, ..e }, corrected.bear_garbage())
+            }
             _ => Tried::End(e),
         }
     }
 
     fn endpoint(&self, scope: &Scope, call: &Call<'_>) -> Result<Endpoint, ApiError> {
         let region = call.region.unwrap_or(self.region());
+        // A region becomes part of a host name.
+        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(ApiError::ours(call.action, Class::Fatal, format!("'{region}' is no region")));
+        }
         let partition = match Partition::of(region) {
             Some(known) => known,
             None => self.unknown_partition(scope, call, region)?,
@@ -296,10 +312,6 @@ impl Client {
 
     /// A region that is newer than this program: the metadata service knows its domain.
     fn unknown_partition(&self, scope: &Scope, call: &Call<'_>, region: &str) -> Result<Partition, ApiError> {
-        // A region becomes part of a host name.
-        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(ApiError::ours(call.action, Class::Fatal, format!("'{region}' is no region")));
-        }
         if self.endpoints.is_overridden(call.service) {
             return Ok(Partition::unknown(region, None));
         }

@@ -222,6 +222,9 @@ fn check(value: &str) -> Option<(String, bool)> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

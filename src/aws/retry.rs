@@ -13,6 +13,7 @@
 //! | `InvalidVolume.ZoneMismatch` | other zone | nothing |
 //! | `InvalidParameterValue` "already in use" of an attach | name taken | nothing |
 //! | `IdempotentParameterMismatch` | token used | nothing |
+//! | 4xx without an error that can be read | transient | as a broken connection, a few times |
 //! | everything else | fatal | nothing |
 //!
 //! Codes decide, never the status where there is a code: EC2 throttles with 503, Route 53 with 400, SQS with 403, and

@@ -7,6 +7,7 @@ mod check;
 mod exec;
 mod json5;
 mod mime;
+mod mount;
 mod notify;
 mod problem;
 mod reader;
@@ -22,6 +23,7 @@ use crate::macros::Template;
 use crate::model::Event;
 
 pub(crate) use check::load;
+pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -111,8 +113,21 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_pref: PoolPref,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
-    /// `exec`: run when the disk is usable. Blocks with `on` are dropped (with a warning).
+    /// `mount`.
+    pub(crate) mount: Option<Mount>,
+    /// `release`.
+    pub(crate) release: Option<Release>,
+    /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
+}
+
+/// When a volume is unmounted and detached while the instance lives on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Release {
+    /// On these events, after their commands.
+    pub(crate) on: Vec<Event>,
+    /// A disk that is held is unmounted all the same, in a way that loses what is written to it later.
+    pub(crate) lazy: bool,
 }
 
 /// One entry of `update-route53`.

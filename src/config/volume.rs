@@ -6,9 +6,10 @@ use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{PoolPref, Source, VolumeDirective, exec};
+use super::{PoolPref, Source, VolumeDirective, exec, mount};
 
-const KEYS: [&str; 8] = ["source", "device", "volume-id", "pool-name", "pool-pref", "create", "critical", "exec"];
+const KEYS: [&str; 10] =
+    ["source", "device", "volume-id", "pool-name", "pool-pref", "create", "critical", "exec", "mount", "release"];
 
 const POOL_PREFS: [(&str, PoolPref); 4] = [
     ("index", PoolPref::Index),
@@ -27,6 +28,8 @@ const OURS: [&str; 3] = ["AvailabilityZone", "AvailabilityZoneId", "ClientToken"
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     asked: HashMap<String, String>,
+    /// Mount point to the key that names it.
+    points: HashMap<String, String>,
 }
 
 /// All of a domain.
@@ -38,6 +41,13 @@ pub(super) fn directives(r: &mut Reader, domain: &Object<'_>, devices: &mut Devi
         let Some(o) = r.object_too(node, &path, &KEYS, &["timeout"]) else { continue };
         device_is_free(r, &o, devices);
         let Some(directive) = directive(r, &o, index) else { continue };
+        if let (Some(m), Some(node)) = (&directive.mount, o.get("mount")) {
+            if let Some(first) = devices.points.get(&m.path) {
+                r.problem(&m.key, node.at, format!("{} is where {first} is mounted too", quoted(&m.path)));
+            } else {
+                devices.points.insert(m.path.clone(), m.key.clone());
+            }
+        }
         // A volume that is found by its id alone is known without a device.
         let from_pool = directive.sources.iter().any(|s| *s != Source::Existing);
         if directive.device.is_none() && from_pool && o.get("device").is_none() {
@@ -95,6 +105,8 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirec
         pool_name,
         pool_pref,
         create,
+        mount: mount::mount(r, o),
+        release: mount::release(r, o),
         exec,
     })
 }

@@ -34,6 +34,8 @@ pub(crate) struct Domain {
     failed: AtomicBool,
     /// Its `failed` commands and messages are under way or done.
     told: AtomicBool,
+    /// What could not be released.
+    pub(crate) kept: Mutex<Vec<String>>,
     /// Messages so far, so that a second one of an event is another message to a FIFO queue.
     messages: AtomicU32,
 }
@@ -48,6 +50,7 @@ impl Domain {
             errors: Mutex::new(Vec::new()),
             failed: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            kept: Mutex::new(Vec::new()),
             messages: AtomicU32::new(0),
         }
     }
@@ -103,6 +106,23 @@ impl Domain {
         log::error!("{text}");
         self.fail(text);
         false
+    }
+
+    /// The way out on `event`: its commands, then the releases. `false`: something of it failed.
+    pub(crate) fn leave(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
+        let well = self.run_commands(event, scope, default);
+        // A stopped or hibernated instance keeps its volumes, and finds them when it resumes.
+        let action = lock(&self.context.notice).as_ref().map(|n| n.action.clone());
+        if event == Event::Interrupted && action.is_some_and(|a| a != "terminate") {
+            return well;
+        }
+        let kept = self.run.release(event, scope);
+        for k in &kept {
+            self.note(format!("not released: {k}"));
+        }
+        let released = kept.is_empty();
+        lock(&self.kept).extend(kept);
+        well && released
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

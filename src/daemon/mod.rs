@@ -6,10 +6,11 @@
 //!              └──────────┴─────────┴──> failed ──> exit 1, or 3 where something could not be rolled back
 //! ```
 //!
-//! `setup` reads metadata and config and makes what all share, `domain` is one application during the run. Here is only
-//! the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
+//! `setup` reads metadata and config and makes what all share, `domain` is one application during the run, `leave` is
+//! every way out. Here is only the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
+mod leave;
 mod setup;
 
 use std::sync::Arc;
@@ -48,8 +49,9 @@ const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more.
-const INTERRUPT_MARGIN: Duration = Duration::from_secs(10);
+/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more, and
+/// then that is told.
+const INTERRUPT_MARGIN: Duration = Duration::from_secs(15);
 /// What the way out has at least, however late the notice came.
 const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
@@ -100,7 +102,7 @@ pub(crate) fn check(args: &Args) -> Outcome {
         log::error!("--check needs --userdata=FILE");
         return Outcome::Usage;
     };
-    match setup::read_input(input) {
+    match setup::read_input(input, None) {
         Ok(config) => {
             for w in config.iter().flat_map(|c| &c.warnings) {
                 log::warn!("{w}");
@@ -128,11 +130,9 @@ impl Daemon {
                     self.say("watching for interruptions");
                     self.wait();
                 }
-                if let Some(reason) = self.stop.get() {
-                    self.leave(reason);
-                }
+                let kept = self.stop.get().map_or_else(Vec::new, |reason| self.leave(reason));
                 join(background);
-                Outcome::Done
+                if kept.is_empty() { Outcome::Done } else { incomplete("released", &kept) }
             }
             Err(outcome) => outcome,
         };
@@ -171,9 +171,9 @@ impl Daemon {
         self.say(&format!("starting {} domain(s)", all.len()));
         self.commands(&all, Event::Starting, scope, None);
         if let Some(reason) = self.stop.get() {
-            let left = self.roll_back(&all);
-            self.leave(reason);
-            return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
+            let mut left = self.roll_back(&all);
+            left.extend(self.leave(reason));
+            return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
         }
         if all.iter().any(|d| d.has_failed() && d.config.critical) {
             let left = self.roll_back(&all);
@@ -187,9 +187,9 @@ impl Daemon {
             left.extend(self.init(&standing, scope));
             if let Some(reason) = self.stop.get() {
                 let tidying = self.tidy();
-                self.leave(reason);
+                left.extend(self.leave(reason));
                 join(tidying);
-                return Err(if left.is_empty() { Outcome::Done } else { incomplete(&left) });
+                return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
             }
             if all.iter().any(|d| d.has_failed() && d.config.critical) {
                 return Err(self.fail(&all, &left));
@@ -203,9 +203,9 @@ impl Daemon {
         self.commands(&standing, Event::Started, scope, None);
         if let Some(reason) = self.stop.get() {
             background.extend(self.tidy());
-            self.leave(reason);
+            left.extend(self.leave(reason));
             join(background);
-            return Err(Outcome::Done);
+            return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
         }
         let (started, late): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) =
             standing.iter().copied().partition(|d| !d.has_failed());
@@ -232,7 +232,12 @@ impl Daemon {
 
     /// Runs the commands of `event`; a domain whose commands fail has failed. Says of each domain whether they went well.
     fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
-        let ends = each(domains, |d| d.run_commands(event, scope, default));
+        self.in_each(domains, event, |d| d.run_commands(event, scope, default))
+    }
+
+    /// Does `work` for `event` in all domains at the same time.
+    fn in_each(&self, domains: &[&Arc<Domain>], event: Event, work: impl Fn(&Domain) -> bool + Sync) -> Vec<bool> {
+        let ends = each(domains, work);
         let end = |(d, end): (&&Arc<Domain>, Option<bool>)| {
             end.unwrap_or_else(|| {
                 d.fail(format!("'{}' commands: a thread panicked", event.name()));
@@ -244,7 +249,7 @@ impl Daemon {
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
     fn init(&self, domains: &[&Arc<Domain>], scope: &Scope) -> Vec<String> {
-        let undo = || Scope::new(&scope.clock, ROLL_BACK, None);
+        let undo = || Scope::new(&scope.clock, self.roll_back_budget(), None);
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();
@@ -292,7 +297,7 @@ impl Daemon {
         self.say(&format!("rolling back {}", names(&lost)));
         let clock = &self.context.shared.clock;
         self.notifier.extend_timeout(clock.real(ROLL_BACK + WAY_OUT_COMMAND));
-        let scope = Scope::new(clock, ROLL_BACK, None);
+        let scope = Scope::new(clock, self.roll_back_budget(), None);
         let mut left = Vec::new();
         for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
             for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
@@ -301,97 +306,6 @@ impl Daemon {
             }
         }
         left
-    }
-
-    /// `failed` for all: the end of the run.
-    fn fail(&self, all: &[&Arc<Domain>], left: &[String]) -> Outcome {
-        let (failed, standing): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) = all.iter().partition(|d| d.has_failed());
-        let mut text = format!("failed: {}", names(&failed));
-        if !standing.is_empty() {
-            text.push_str(&format!("; not failed, but not started because of it: {}", names(&standing)));
-        }
-        self.say(&text);
-        // Those that stand are told why they do not start.
-        standing.iter().for_each(|d| d.note(text.clone()));
-        let mut background = self.fail_alone(all);
-        background.extend(self.tidy());
-        join(background);
-        if left.is_empty() { Outcome::Failed } else { incomplete(left) }
-    }
-
-    /// `failed` commands and messages of these domains, beside whatever comes next; not again for one that had them.
-    fn fail_alone(&self, domains: &[&Arc<Domain>]) -> Vec<JoinHandle<()>> {
-        let domains: Vec<&Arc<Domain>> = domains.iter().copied().filter(|d| d.is_to_be_told()).collect();
-        let domains = domains.as_slice();
-        if domains.is_empty() {
-            return Vec::new();
-        }
-        let clock = &self.context.shared.clock;
-        let messages = Scope::new(clock, MESSAGES, None);
-        let mut background: Vec<_> = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
-        let scope = self.way_out(domains, Event::Failed);
-        for d in domains.iter().map(|d| Arc::clone(d)) {
-            let scope = scope.clone();
-            let work = move || {
-                in_domain(d.name(), || d.run_commands(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
-            };
-            background.extend(parallel::background("failed", Box::new(work)));
-        }
-        background
-    }
-
-    /// The scope of commands whose failure can change nothing any more: bounded by their own timeouts.
-    fn way_out(&self, domains: &[&Arc<Domain>], event: Event) -> Scope {
-        let clock = &self.context.shared.clock;
-        let longest = self.longest(domains, event);
-        self.notifier.extend_timeout(clock.real(longest));
-        Scope::new(clock, longest, None)
-    }
-
-    /// How long the commands of `event` may take: those of a domain run one after the other.
-    fn longest(&self, domains: &[&Arc<Domain>], event: Event) -> Duration {
-        let of = |d: &Domain| -> Duration {
-            let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
-            // A killed one takes 10 s more.
-            lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum()
-        };
-        domains.iter().map(|d| of(d)).max().unwrap_or_default() + MESSAGES
-    }
-
-    /// `stopping` or `interrupted`.
-    fn leave(&self, reason: StopReason) {
-        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
-        match reason {
-            StopReason::Terminate => {
-                self.notifier.stopping();
-                self.say("stopping");
-                let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
-                let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
-                let scope = self.way_out(&all, Event::Stopping);
-                self.commands(&all, Event::Stopping, &scope, Some(WAY_OUT_COMMAND));
-                join(background);
-                self.say("stopped");
-            }
-            StopReason::Interrupted => self.interrupted(&all),
-        }
-    }
-
-    fn interrupted(&self, all: &[&Arc<Domain>]) {
-        let clock = &self.context.shared.clock;
-        let notice = lock(&self.context.notice).clone();
-        let left =
-            notice.as_ref().map_or(Duration::ZERO, |n| (n.time - clock.corrected()).try_into().unwrap_or_default());
-        let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
-        self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
-        self.notifier.extend_timeout(clock.real(budget + MESSAGES));
-        let scope = Scope::new(clock, budget, None);
-        let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(Event::Interrupted, &scope)).collect();
-        let ends = self.commands(all, Event::Interrupted, &scope, None);
-        for (d, _) in all.iter().zip(ends).filter(|(_, well)| !well) {
-            background.extend(d.send_messages(Event::Interrupted, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
-        }
-        join(background);
-        self.say("interrupted: done; the instance is left running");
     }
 
     /// Never critical.
@@ -419,8 +333,8 @@ impl Daemon {
     }
 }
 
-fn incomplete(left: &[String]) -> Outcome {
-    log::error!("something could not be rolled back and needs a look:");
+fn incomplete(done: &str, left: &[String]) -> Outcome {
+    log::error!("something could not be {done} and needs a look:");
     for l in left {
         log::error!("  {l}");
     }

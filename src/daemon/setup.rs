@@ -22,9 +22,10 @@ use crate::imds::{Imds, ImdsError};
 use crate::model::Facts;
 use crate::parallel;
 use crate::scope::{Scope, Stop};
+use crate::sntp;
 use crate::sys::lock::DomainLock;
 use crate::sys::mounts::MountSet;
-use crate::sys::{Root, notify::Notifier, signals};
+use crate::sys::{Root, beside, notify::Notifier, signals};
 
 /// How long the metadata service may take until the config says how long init may take.
 const METADATA: Duration = Duration::from_secs(300);
@@ -52,17 +53,30 @@ fn usage(e: impl std::fmt::Display) -> Refusal {
     (Outcome::Usage, e.to_string())
 }
 
-/// Reads and checks the config of `--check` and of a run from a file or standard input.
-pub(super) fn read_input(input: &Input) -> Result<Option<Config>, Refusal> {
-    let mut bytes = Vec::new();
-    let (name, read) = match input {
-        Input::Stdin => ("standard input".to_owned(), std::io::stdin().take(MAX_INPUT).read_to_end(&mut bytes)),
-        Input::File(path) => {
-            let read = std::fs::File::open(path).and_then(|f| f.take(MAX_INPUT).read_to_end(&mut bytes));
-            (path.display().to_string(), read)
-        }
+/// Reads and checks the config of `--check` and of a run from a file or standard input. A run does not wait without an
+/// end for whoever writes it: that is over with `scope`.
+pub(super) fn read_input(input: &Input, scope: Option<&Scope>) -> Result<Option<Config>, Refusal> {
+    let name = match input {
+        Input::Stdin => "standard input".to_owned(),
+        Input::File(path) => path.display().to_string(),
     };
-    read.map_err(|e| usage(format!("cannot read the config from {name}: {e}")))?;
+    let input = input.clone();
+    let read = move || {
+        let mut bytes = Vec::new();
+        match input {
+            Input::Stdin => std::io::stdin().take(MAX_INPUT).read_to_end(&mut bytes),
+            Input::File(path) => std::fs::File::open(path)?.take(MAX_INPUT).read_to_end(&mut bytes),
+        }?;
+        Ok(bytes)
+    };
+    let bytes = match scope {
+        Some(scope) => beside(scope, Box::new(read)),
+        None => read(),
+    };
+    let bytes = bytes.map_err(|e: std::io::Error| {
+        let text = format!("cannot read the config from {name}: {e}");
+        if e.kind() == std::io::ErrorKind::TimedOut { failed(text) } else { usage(text) }
+    })?;
     parse(&bytes, &name)
 }
 
@@ -98,7 +112,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
 
     let facts = fetch_facts(&imds, &early);
     let config = match &args.userdata {
-        Some(input) => read_input(input)?,
+        Some(input) => read_input(input, Some(&early))?,
         None => {
             let bytes = imds.user_data(&early);
             let bytes = bytes.map_err(|e| failed(format!("cannot read the user data: {e}")))?;
@@ -125,6 +139,10 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         parallel::background("keys", Box::new(move || drop(aws.warm_up(&scope))));
     }
     let facts = facts.wait().map_err(|e| failed(format!("cannot read the instance's metadata: {e}")))?;
+    // The network is there now, and nothing was signed or verified yet.
+    if sntp::mend(&clock, args.set_clock) {
+        imds.dispute_date();
+    }
     aws.set_instance_region(&facts.region);
     log::info!(
         "{} ({}) in {}, launch index {}, public addresses: {}",
@@ -151,6 +169,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
             facts: RwLock::new(Arc::new(facts)),
             asked_again: Mutex::default(),
             kept_records: Mutex::default(),
+            kept_volumes: Mutex::default(),
             zones: Zones::default(),
             transaction_id,
             seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),

@@ -27,8 +27,6 @@ pub(super) enum End {
 
 /// How often the exit is looked for on a kernel without pidfds (before 5.3), and what is left of a process group.
 const TICK: Duration = Duration::from_millis(20);
-/// The longest sleep: a deadline may be years away.
-const LONGEST: Duration = Duration::from_secs(60);
 /// What a pipe can hold: more cannot have been written before the exit.
 const MAX_PIPE: usize = 1 << 20;
 
@@ -98,7 +96,7 @@ impl Running {
                 (Some(_), _) => {}
             }
             let until = ending.as_ref().map_or(limit.deadline, |e| e.next);
-            let mut real = limit.clock.real(until.since(limit.clock.now())).min(LONGEST);
+            let mut real = limit.clock.nap(until.since(limit.clock.now()));
             if self.status.is_some() || self.pidfd.is_none() {
                 real = real.min(TICK);
             }

@@ -19,7 +19,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use super::child::read_some;
 use super::output::Lines;
 
-/// The name under which this executable only reads on; the domain and the command's name are its arguments.
+/// The name under which this executable only reads on; the log's place, the domain and the command's name are its
+/// arguments.
 pub(crate) const READER: &str = "ec2fleetd-output";
 
 /// The thread that reads what is left; made when it is first needed.
@@ -65,7 +66,7 @@ impl Drain {
     }
 }
 
-/// What the executable does under the name [`READER`].
+/// What the executable does under the name [`READER`], with the log in its place.
 pub(crate) fn read_on(mut args: impl Iterator<Item = OsString>) {
     let mut text = || args.next().unwrap_or_default().to_string_lossy().into_owned();
     let (domain, name) = (text(), text());
@@ -88,7 +89,7 @@ fn reader(pipe: PipeReader, lines: &Lines) {
     let (domain, name) = lines.of();
     let started = Command::new("/proc/self/exe")
         .arg0(READER)
-        .args([domain, name])
+        .args([crate::log::place(), domain, name])
         .env_remove("NOTIFY_SOCKET")
         .stdin(OwnedFd::from(pipe))
         .stdout(Stdio::null())

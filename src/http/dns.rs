@@ -1,5 +1,5 @@
-//! Host names: addresses as they are, names by the system, and on a system without `/etc/resolv.conf` (an initramfs)
-//! by the resolver that every VPC has at a link-local address.
+//! Host names: addresses as they are, names by the system, and on a system whose `/etc/resolv.conf` is missing (an
+//! initramfs) or leads nowhere by the resolver that every VPC has at a link-local address.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -73,7 +73,7 @@ impl AwsResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        if host == "localhost" || has_nameserver() {
+        if host == "localhost" || has_nameserver(host) {
             return self.system.resolve(uri, config, timeout);
         }
         let budget = (*timeout.after).min(Duration::from_secs(5));
@@ -91,16 +91,34 @@ impl AwsResolver {
 }
 
 /// Whether the system's resolver has somebody to ask. Read each time: boot may write the file while we wait.
-fn has_nameserver() -> bool {
+fn has_nameserver(host: &str) -> bool {
     let mut text = String::new();
     let read = std::fs::File::open("/etc/resolv.conf").and_then(|f| f.take(64 << 10).read_to_string(&mut text));
-    read.is_ok() && text.lines().any(|l| l.split_whitespace().next() == Some("nameserver"))
+    read.is_ok() && nameservers(&text).any(|ip| is_there(SocketAddr::new(ip, 53), host))
+}
+
+fn nameservers(text: &str) -> impl Iterator<Item = IpAddr> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|w| *w == "nameserver")?;
+        words.next()?.split('%').next()?.parse().ok()
+    })
+}
+
+/// `false` for a name server of this machine that does not run (yet): the system's resolver would wait for it in vain.
+fn is_there(server: SocketAddr, host: &str) -> bool {
+    let local = server.ip().is_loopback() || server.ip().is_unspecified();
+    let Some(query) = question([0; 2], host, 1).filter(|_| local) else { return true };
+    let Ok(socket) = connected(server) else { return false };
+    // From this machine the refusal is there when the packet is sent.
+    socket.send(&query).is_ok() && socket.take_error().is_ok_and(|e| e.is_none())
 }
 
 /// Asks for A and AAAA records, each resolver in turn, until the time is over.
 fn lookup(host: &str, resolvers: &[SocketAddr], budget: Duration) -> io::Result<Vec<IpAddr>> {
     let end = Instant::now() + budget;
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no /etc/resolv.conf and no answer of the VPC's resolver");
+    let mut last =
+        io::Error::new(io::ErrorKind::NotFound, "no name server in /etc/resolv.conf and no answer of the VPC's");
     while Instant::now() < end {
         for resolver in resolvers {
             let wait = Duration::from_secs(1).min(end.saturating_duration_since(Instant::now()));
@@ -117,12 +135,17 @@ fn lookup(host: &str, resolvers: &[SocketAddr], budget: Duration) -> io::Result<
     Err(last)
 }
 
-fn ask(host: &str, kind: u16, resolver: SocketAddr, wait: Duration) -> io::Result<Vec<IpAddr>> {
+/// A socket that sees only this server's packets, and a refusal as an error at once.
+fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr =
-        if resolver.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    // Connected: only this resolver's packets are seen, and a refusal is an error at once.
+        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any)?;
-    socket.connect(resolver)?;
+    socket.connect(server)?;
+    Ok(socket)
+}
+
+fn ask(host: &str, kind: u16, resolver: SocketAddr, wait: Duration) -> io::Result<Vec<IpAddr>> {
+    let socket = connected(resolver)?;
     socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
     let mut id = [0; 2];
     rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
@@ -219,6 +242,44 @@ mod tests {
         });
         let found = lookup("ec2.eu-west-1.amazonaws.com", &[at], Duration::from_secs(5)).unwrap();
         assert_eq!(found, [IpAddr::from([192, 0, 2, 7])]);
+    }
+
+    #[test]
+    fn the_first_resolver_that_answers_counts() {
+        let server = UdpSocket::bind("[::1]:0").unwrap();
+        let at = server.local_addr().unwrap();
+        let dead = UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((n, from)) = server.recv_from(&mut buffer) {
+                buffer[2] = 0x81;
+                server.send_to(&buffer[..n], from).unwrap();
+            }
+        });
+        // No records of that name: an answer too.
+        assert!(lookup("a.b", &[dead, at], Duration::from_secs(5)).unwrap().is_empty());
+        assert!(lookup("a.b", &[dead], Duration::from_millis(120)).is_err());
+    }
+
+    #[test]
+    fn name_servers_of_a_file() {
+        let text = "# c\nsearch a.b\nnameserver 10.0.0.2\n nameserver\tfe80::1%eth0 x\nnameserver\nnameserver x\noptions edns0";
+        let all: Vec<IpAddr> = nameservers(text).collect();
+        assert_eq!(all, ["10.0.0.2".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
+        assert_eq!(nameservers("").count(), 0);
+    }
+
+    #[test]
+    fn a_name_server_of_this_machine_that_does_not_run_is_nobody() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let server = UdpSocket::bind(any).unwrap();
+            let at = server.local_addr().unwrap();
+            assert!(is_there(at, "a.b"), "{at}");
+            drop(server);
+            assert!(!is_there(at, "a.b"), "{at}");
+        }
+        // Others are not asked.
+        assert!(is_there("192.0.2.1:53".parse().unwrap(), "a.b"));
     }
 
     #[test]

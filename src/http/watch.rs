@@ -1,11 +1,13 @@
-//! Watches a request on its way: was the connection a kept one, and did anything leave or come back?
+//! Watches a request on its way: was the connection a kept one, and did anything leave or come back? And it sees to it
+//! that all of the request ends in time: what ureq reads from a proxy is bounded byte by byte only.
 //!
 //! ureq does all of a request in the thread that asks for it, so a note per thread is enough.
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::{Error, Timeout};
 
 /// What is known about the request of this thread.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,11 +22,23 @@ pub(super) struct Seen {
 
 thread_local! {
     static SEEN: Cell<Seen> = const { Cell::new(Seen { fresh: false, sent: false, received: false }) };
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A request begins.
-pub(super) fn begin() {
+/// A request begins, which has so much real time.
+pub(super) fn begin(real: Duration) {
     SEEN.set(Seen::default());
+    UNTIL.set(Instant::now().checked_add(real));
+}
+
+/// The same, but not longer than the request may take.
+fn bounded(mut timeout: NextTimeout) -> NextTimeout {
+    if let Some(left) = UNTIL.get().map(|until| until.saturating_duration_since(Instant::now()))
+        && *timeout.after > left
+    {
+        (timeout.after, timeout.reason) = (left.into(), Timeout::Global);
+    }
+    timeout
 }
 
 /// What was seen since [`begin`].
@@ -55,11 +69,11 @@ impl<T: Transport> Transport for Watched<T> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         SEEN.set(Seen { sent: true, ..SEEN.get() });
-        self.0.transmit_output(amount, timeout)
+        self.0.transmit_output(amount, bounded(timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let came = self.0.await_input(timeout)?;
+        let came = self.0.await_input(bounded(timeout))?;
         if came {
             SEEN.set(Seen { received: true, ..SEEN.get() });
         }

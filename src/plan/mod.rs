@@ -22,6 +22,8 @@ pub(crate) mod tags {
     pub(crate) const TS_USED: &str = "user:ec2fd.ts-used";
     /// When it was created, RFC 3339 in UTC.
     pub(crate) const TS_CREATED: &str = "user:ec2fd.ts-created";
+    /// `if-blank`: it may be formatted once, if it is blank.
+    pub(crate) const FORMAT: &str = "user:ec2fd.format";
     /// The instance that holds or made it.
     pub(crate) const OWNER: &str = "user:ec2fd.owner";
 }

@@ -252,4 +252,6 @@ pub(crate) fn spread(instance: &str, volume: &str) -> u64 {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
+use super::announced::Announced;
 use super::disk_tree::DiskTree;
-use super::{Root, mounts, names_in, read_trimmed};
+use super::{Root, beside, mounts, names_in, read_trimmed};
 use crate::clock::Tick;
 use crate::scope::{Halt, Scope};
 
@@ -182,35 +183,55 @@ impl NameSnapshot {
 }
 
 /// Whether the disk at `node` can be opened and read. Of a plain file in place of a disk nothing is read: it may be
-/// empty.
-pub(crate) fn node_ready(node: &Path) -> io::Result<()> {
-    let mut file = File::open(node)?;
-    if file.metadata()?.file_type().is_block_device() {
-        file.read_exact(&mut [0; 512])?;
-    }
-    Ok(())
+/// empty. A disk that does not answer until `scope` ends cannot.
+pub(crate) fn node_ready(node: &Path, scope: &Scope) -> io::Result<()> {
+    let node = node.to_path_buf();
+    let read = move || {
+        let mut file = File::open(node)?;
+        let mut sector = Vec::new();
+        if file.metadata()?.file_type().is_block_device() {
+            sector.resize(512, 0);
+            file.read_exact(&mut sector)?;
+        }
+        Ok(sector)
+    };
+    beside(scope, Box::new(read)).map(drop)
 }
 
-/// The pace at which something that happens in the machine is looked for: every 5 ms in the first second, then every
-/// 25 ms, after five seconds every 100 ms. It costs a scan of sysfs each time, but no time that a boot would feel.
+/// The pace at which disks are looked for. It costs a scan of sysfs each time.
+///
+/// The kernel's announcement of a device calls for a look at once, and for a quarter of a second one every 5 ms, since
+/// the node may be made by another program; without one, every 100 ms will do. Where nothing is announced, it is every
+/// 5 ms in the first second, then every 25 ms, after five seconds every 100 ms.
 #[derive(Debug)]
-pub(crate) struct Pace(Tick);
+pub(crate) struct Pace {
+    announced: Announced,
+    /// The start, or the last announcement.
+    since: Tick,
+}
 
 impl Pace {
-    /// Begins now.
-    pub(crate) fn start(scope: &Scope) -> Pace {
-        Pace(scope.clock.now())
+    /// Begins now: what is announced from here on is not missed.
+    pub(crate) fn start(root: &Root, scope: &Scope) -> Pace {
+        // Files that stand for disks are announced by nobody.
+        let announced = if root.is_real() { Announced::devices() } else { Announced::nothing() };
+        Pace { announced, since: scope.clock.now() }
     }
 
     /// Waits until the next look.
-    pub(crate) fn wait(&self, scope: &Scope) -> Result<(), Halt> {
-        scope.sleep(Pace::step(scope.clock.now().since(self.0)))
+    pub(crate) fn wait(&mut self, scope: &Scope) -> Result<(), Halt> {
+        let step = Pace::step(self.announced.is_heard(), scope.clock.now().since(self.since));
+        if self.announced.wait(scope, step)? {
+            self.since = scope.clock.now();
+        }
+        Ok(())
     }
 
-    fn step(passed: Duration) -> Duration {
-        Duration::from_millis(match passed.as_secs() {
-            0 => 5,
-            1..5 => 25,
+    fn step(heard: bool, passed: Duration) -> Duration {
+        Duration::from_millis(match passed.as_millis() {
+            250.. if heard => 100,
+            0..1000 => 5,
+            1000..5000 => 25,
             _ => 100,
         })
     }

@@ -60,13 +60,12 @@ impl JournalFile {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let mut file = open(&draft, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
-        let (first, second) = bytes.split_at(bytes.len() / 2);
-        file.write_all(first)?;
-        may_die_here();
-        file.write_all(second)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, &self.0)?;
+        let end = write_synced(&draft, bytes).and_then(|()| std::fs::rename(&draft, &self.0));
+        if end.is_err() {
+            // A full disk has no room for half of it.
+            let _ = std::fs::remove_file(&draft);
+        }
+        end?;
         sync(dir)?;
         may_die_here();
         Ok(())
@@ -89,6 +88,15 @@ impl JournalFile {
         std::fs::rename(&self.0, &aside)?;
         Ok(aside)
     }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = open(path, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    file.write_all(first)?;
+    may_die_here();
+    file.write_all(second)?;
+    file.sync_all()
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {

@@ -3,18 +3,27 @@
 //! Everything that is a path under `/dev`, `/sys`, `/proc` or `/run` goes through [`Root`], so that a test can put a
 //! tree of plain files in its place. Nothing here knows AWS or the config.
 
+pub(crate) mod announced;
 pub(crate) mod block;
 pub(crate) mod disk_tree;
 pub(crate) mod holders;
 pub(crate) mod hostname;
 pub(crate) mod journal;
 pub(crate) mod lock;
+pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;
+pub(crate) mod probe;
 mod run_dir;
 pub(crate) mod signals;
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::parallel;
+use crate::scope::Scope;
 
 /// What stands before `/dev`, `/sys`, `/proc` and `/run`: nothing, or the directory in `EC2FLEETD_ROOT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +59,26 @@ impl Root {
     /// Whether this is the machine's own root.
     pub(crate) fn is_real(&self) -> bool {
         self.0.is_none()
+    }
+}
+
+/// How soon [`beside`] sees that it need not go on.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Does what may take very long, and on a dead disk for ever. It has a thread of its own, so that `scope` still ends:
+/// that is `TimedOut`, and the thread is left behind.
+pub(crate) fn beside<T: Send + 'static>(
+    scope: &Scope,
+    work: Box<dyn FnOnce() -> io::Result<T> + Send>,
+) -> io::Result<T> {
+    let (done, wait) = mpsc::channel();
+    parallel::background("beside", Box::new(move || drop(done.send(work()))));
+    loop {
+        match wait.recv_timeout(scope.clock.nap(scope.remaining()).min(LOOK)) {
+            Ok(end) => return end,
+            Err(mpsc::RecvTimeoutError::Timeout) if scope.check().is_ok() => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 

@@ -7,18 +7,18 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use super::Root;
 use super::disk_tree::{DiskTree, Number, parse_number};
 use super::holders::{Holder, holders};
+use super::{Root, beside};
 use crate::scope::Scope;
 
 /// One line of a mountinfo, see proc_pid_mountinfo(5).
@@ -88,24 +88,25 @@ pub(super) fn read(root: &Root, path: &Path) -> Vec<Mount> {
     text.split(|b| *b == b'\n').filter_map(Mount::parse).collect()
 }
 
-fn read_own(root: &Root) -> Vec<Mount> {
+/// All mounts that this process sees, in the order of mounting.
+pub(super) fn own(root: &Root) -> Vec<Mount> {
     read(root, Path::new("/proc/self/mountinfo"))
 }
 
 /// What is mounted from the disk at `node`, a partition of it or something built on it, in the order of mounting.
 pub(crate) fn mounts_of(root: &Root, node: &Path) -> Vec<Mount> {
     let tree = DiskTree::of(root, node);
-    read_own(root).into_iter().filter(|m| m.is_on(root, &tree)).collect()
+    own(root).into_iter().filter(|m| m.is_on(root, &tree)).collect()
 }
 
 /// Whether `/` is on a device of `tree`.
 pub(super) fn holds_root(root: &Root, tree: &DiskTree) -> bool {
-    read_own(root).iter().any(|m| m.point == Path::new("/") && m.is_on(root, tree))
+    own(root).iter().any(|m| m.point == Path::new("/") && m.is_on(root, tree))
 }
 
 /// What is mounted at `/`.
 pub(super) fn root_sources(root: &Root) -> Vec<String> {
-    read_own(root).into_iter().filter(|m| m.point == Path::new("/")).map(|m| m.source).collect()
+    own(root).into_iter().filter(|m| m.point == Path::new("/")).map(|m| m.source).collect()
 }
 
 /// What was mounted when the run began.
@@ -115,7 +116,7 @@ pub(crate) struct MountSet(BTreeSet<Mount>);
 impl MountSet {
     /// What is mounted now.
     pub(crate) fn take(root: &Root) -> MountSet {
-        MountSet(read_own(root).into_iter().collect())
+        MountSet(own(root).into_iter().collect())
     }
 }
 
@@ -187,25 +188,32 @@ pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &S
     }
 }
 
+/// Takes the mounts of the disk at `node` out of the tree, written out before. They live on, unseen, until the last
+/// process that uses them ends: what it writes after a detachment is lost. Only where somebody asked for it.
+pub(crate) fn unmount_lazily(root: &Root, node: &Path) -> io::Result<()> {
+    for mount in mounts_of(root, node).iter().rev() {
+        if let Ok(dir) = std::fs::File::open(&mount.point) {
+            rustix::fs::syncfs(&dir)?;
+        }
+        rustix::mount::unmount(&mount.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        log::warn!("unmounted {} lazily", mount.point.display());
+    }
+    Ok(())
+}
+
 enum Failed {
     Busy,
     Other(String),
 }
 
-/// Writing out may take long, and on a dead disk for ever: it is done beside, so that the scope still ends.
 fn unmount(mount: &Mount, scope: &Scope) -> Result<(), Failed> {
-    let (done, wait) = mpsc::channel();
     let (point, id) = (mount.point.clone(), mount.id);
-    let work = move || {
-        let _ = done.send(sync_and_unmount(&point, id));
-    };
-    let thread = std::thread::Builder::new().name("unmount".into()).spawn(work);
-    thread.map_err(|e| Failed::Other(e.to_string()))?;
-    match wait.recv_timeout(scope.clock.real(scope.remaining())) {
-        Ok(Err(Errno::BUSY)) => Err(Failed::Busy),
-        Ok(other) => other.map_err(|e| Failed::Other(std::io::Error::from(e).to_string())),
-        Err(_) => Err(Failed::Other("its data is still being written".to_owned())),
-    }
+    let work = move || sync_and_unmount(&point, id).map_err(io::Error::from);
+    beside(scope, Box::new(work)).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => Failed::Busy,
+        io::ErrorKind::TimedOut => Failed::Other("its data is still being written".to_owned()),
+        _ => Failed::Other(e.to_string()),
+    })
 }
 
 fn sync_and_unmount(point: &Path, id: u64) -> rustix::io::Result<()> {

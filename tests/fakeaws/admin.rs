@@ -3,6 +3,7 @@
 //! - `GET /state`: volumes, records, messages; `GET /calls`: API calls and IMDS requests.
 //! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
 //! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
+//! - `POST /imds {"instance", …}`: trouble of a metadata service, see [`trouble`].
 //! - `POST /knobs {name: value}`, `POST /deny {"action"}`, `POST /permit {"action"}`, `POST /reset-calls`.
 
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::fakeaws::http::{Connection, Request, Response, Stream};
-use super::fakeaws::{Fault, FaultKind, Nth, Server, Shared, listen};
+use super::fakeaws::text::iso;
+use super::fakeaws::{Fault, FaultKind, Nth, Server, Shared, World, listen};
 
 /// Starts it; gives its URL.
 pub(crate) fn start(server: &Server) -> String {
@@ -58,6 +60,12 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
             }
             Ok(json!({}))
         }
+        ("POST", "/imds") => {
+            let mut world = shared.world();
+            let id = text("instance").or_else(|| world.instances.keys().next().cloned()).ok_or("no instance")?;
+            trouble(&mut world, &id, body.as_object().ok_or("not an object")?)?;
+            Ok(json!({}))
+        }
         ("POST", "/fault") => {
             shared.world().fault(fault(&body)?);
             Ok(json!({}))
@@ -95,6 +103,46 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
         }
         _ => Err("no such thing".into()),
     }
+}
+
+/// Sets what an instance's metadata service suffers from: `down_ms` (connections are refused for so long), `lose_tokens`,
+/// `refuse_gets`, `refuse_gets_ms` (401), `unavailable` (503), `hang` ([requests, ms]), `latency_ms`, `reset_connections`,
+/// `close`; `expire` ends the role's credentials, `rotate` gives it new ones, `path` has the content `content` (null: its own again).
+fn trouble(world: &mut World, id: &str, what: &serde_json::Map<String, Value>) -> Result<(), String> {
+    if !world.instances.contains_key(id) {
+        return Err(format!("no instance '{id}'"));
+    }
+    let now = world.now_ms();
+    for (key, v) in what {
+        let number = || v.as_u64().ok_or(format!("{key}: not a number"));
+        let state = world.imds(id);
+        match key.as_str() {
+            "instance" | "content" => {}
+            "down_ms" => state.down_until_ms = now + number()?,
+            "lose_tokens" => state.lose_tokens(),
+            "refuse_gets" => state.refuse_gets = number()? as u32,
+            "refuse_gets_ms" => state.refuse_gets_until_ms = now + number()?,
+            "unavailable" => state.unavailable = number()? as u32,
+            "latency_ms" => state.latency_ms = number()?,
+            "reset_connections" => state.reset_connections = number()? as u32,
+            "close" => state.close = v.as_bool().unwrap_or(false),
+            "hang" => {
+                let of = |n: usize| v.get(n).and_then(Value::as_u64).ok_or("hang: not [requests, ms]");
+                state.hang = (of(0)? as u32, of(1)?);
+            }
+            "expire" => world.expire_credentials(id),
+            "rotate" => world.rotate_credentials(id),
+            "path" => {
+                let path = v.as_str().ok_or("path: not a text")?.to_owned();
+                match what.get("content").and_then(Value::as_str) {
+                    Some(content) => state.overrides.insert(path, content.to_owned()),
+                    None => state.overrides.remove(&path),
+                };
+            }
+            other => return Err(format!("no trouble '{other}'")),
+        }
+    }
+    Ok(())
 }
 
 fn fault(body: &Value) -> Result<Fault, String> {
@@ -160,7 +208,7 @@ fn state(shared: &Shared) -> Value {
                     "instance": m.instance, "at_ms": m.at_ms })
         })
         .collect();
-    json!({ "now_ms": world.now_ms(), "volumes": volumes, "records": records, "messages": messages })
+    json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "records": records, "messages": messages })
 }
 
 fn calls(shared: &Shared) -> Value {

@@ -235,6 +235,7 @@ pub(crate) fn serve(shared: &Shared, request: &Request, connection: u64, tls: bo
         |k| world.keys.get(k).cloned(),
         |key| regions(&world, kind.service, key, &kind.params),
         world.wall(),
+        time::Duration::seconds(world.knobs.signature_window_s),
     );
     let id = world.random.uuid();
     let call = Call {

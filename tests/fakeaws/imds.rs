@@ -37,6 +37,8 @@ pub(crate) struct ImdsState {
     pub(crate) refuse_gets_until_ms: u64,
     /// So many GETs more are answered 401.
     pub(crate) refuse_gets: u32,
+    /// The service is down until this time: connections are refused, and those that there are end.
+    pub(crate) down_until_ms: u64,
     /// Disabled: everything is 403.
     pub(crate) disabled: bool,
     /// So many requests more are answered 503.
@@ -59,6 +61,8 @@ pub(crate) struct ImdsState {
     /// So many answers of the role have this `Code` instead of credentials.
     pub(crate) credentials_code: Option<(String, u32)>,
     pub(crate) notice: Option<Notice>,
+    /// Paths with one of these in them get no answer.
+    pub(crate) hanging: Vec<String>,
     /// Paths that are 404 whatever they would say ("meta-data/system").
     pub(crate) missing: Vec<String>,
     /// Paths with another content ("meta-data/services/domain").
@@ -112,10 +116,14 @@ impl World {
     pub(crate) fn imds_answer(&mut self, id: &str, request: &Request) -> Reply {
         let now = self.now_ms();
         let token = self.random.hex(54) + "==";
+        let rate = u64::from(self.knobs.clock_rate);
         let state = self.imds(id);
         if state.hang.0 > 0 {
             state.hang.0 -= 1;
             return Reply::Hang(state.hang.1);
+        }
+        if state.hanging.iter().any(|h| request.path.contains(h)) {
+            return Reply::Hang(600_000);
         }
         if state.disabled {
             return Reply::Answer(page(403, "Forbidden"));
@@ -128,7 +136,7 @@ impl World {
             if state.hop_limit {
                 return Reply::Hang(600_000);
             }
-            return Reply::Answer(Self::put_token(state, request, token, now));
+            return Reply::Answer(Self::put_token(state, request, token, now, rate));
         }
         if request.method != "GET" && request.method != "HEAD" {
             return Reply::Answer(page(405, "Method Not Allowed"));
@@ -148,7 +156,7 @@ impl World {
         Reply::Answer(self.leaf(id, rest).unwrap_or_else(|| page(404, "Not Found")))
     }
 
-    fn put_token(state: &mut ImdsState, request: &Request, token: String, now: u64) -> Response {
+    fn put_token(state: &mut ImdsState, request: &Request, token: String, now: u64, rate: u64) -> Response {
         if request.path != "/latest/api/token" {
             return page(403, "Forbidden");
         }
@@ -157,7 +165,7 @@ impl World {
         }
         let ttl = request.header("x-aws-ec2-metadata-token-ttl-seconds").and_then(|t| t.parse::<u64>().ok());
         let Some(ttl) = ttl.filter(|t| (1..=21600).contains(t)) else { return page(400, "Bad Request") };
-        let life = (ttl * 1000).min(state.token_cap_ms.unwrap_or(u64::MAX));
+        let life = (ttl * 1000 / rate).min(state.token_cap_ms.unwrap_or(u64::MAX));
         state.tokens.insert(token.clone(), now + life);
         text(token).with("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", ttl.to_string())
     }

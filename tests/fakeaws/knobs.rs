@@ -55,6 +55,10 @@ pub(crate) struct Knobs {
     pub(crate) idle_close_ms: u64,
     /// The server's wall clock is off by so many seconds.
     pub(crate) clock_offset_s: i64,
+    /// The server's wall clock, and with it the life of tokens and credentials, runs so many times faster.
+    pub(crate) clock_rate: u32,
+    /// A signature is good for so many seconds to either side.
+    pub(crate) signature_window_s: i64,
     /// Size of the files that stand for disks.
     pub(crate) disk_bytes: u64,
 }
@@ -87,6 +91,8 @@ impl Default for Knobs {
             volume_limit: 5000,
             idle_close_ms: 60_000,
             clock_offset_s: 0,
+            clock_rate: 1,
+            signature_window_s: 300,
             disk_bytes: 16 << 20,
         }
     }
@@ -121,6 +127,8 @@ impl Knobs {
             "volume_limit" => self.volume_limit = number(v)? as usize,
             "idle_close_ms" => self.idle_close_ms = number(v)?,
             "clock_offset_s" => self.clock_offset_s = v.as_i64().ok_or("not a number")?,
+            "clock_rate" => self.clock_rate = number(v)?.clamp(1, 1 << 20) as u32,
+            "signature_window_s" => self.signature_window_s = v.as_i64().ok_or("not a number")?,
             "disk_bytes" => self.disk_bytes = number(v)?,
             action => {
                 let (true, Some(ms)) = (action.contains(':'), v.as_u64()) else {

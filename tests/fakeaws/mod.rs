@@ -215,7 +215,12 @@ impl Server {
         let state = world.imds(instance);
         if state.port == 0 {
             let (shared, id) = (self.shared.clone(), instance.to_string());
-            state.port = listen(&self.shared, move |socket, n| serve_imds(&shared, &id, socket, n));
+            let (world, mine) = (self.shared.clone(), id.clone());
+            let up = move || {
+                let mut world = world.world();
+                world.now_ms() >= world.imds(&mine).down_until_ms
+            };
+            state.port = listen_while(&self.shared, up, move |socket, n| serve_imds(&shared, &id, socket, n));
         }
         format!("http://127.0.0.1:{}", state.port)
     }
@@ -271,12 +276,37 @@ impl Drop for Server {
 
 /// Listens on a free port; each connection gets a thread. The port is given.
 pub(crate) fn listen(shared: &Arc<Shared>, serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listen_while(shared, || true, serve)
+}
+
+/// The same, but connections are refused while it is not `up` (after 0.2 s at the latest; until then they are reset).
+fn listen_while(
+    shared: &Arc<Shared>,
+    up: impl Fn() -> bool + Send + 'static,
+    serve: impl Fn(TcpStream, u64) + Send + Sync + 'static,
+) -> u16 {
+    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     let (shared, serve) = (shared.clone(), Arc::new(serve));
     thread::spawn(move || {
         while !shared.stop.load(Ordering::Relaxed) {
+            if !up() {
+                drop(listener);
+                listener = loop {
+                    thread::sleep(Duration::from_millis(5));
+                    if shared.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Somebody else may have the port for a moment.
+                    if up()
+                        && let Ok(again) = TcpListener::bind(("127.0.0.1", port))
+                    {
+                        break again;
+                    }
+                };
+                listener.set_nonblocking(true).unwrap();
+            }
             // Waits in the kernel for a connection, and looks at the stop switch now and then.
             let mut fds = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
             let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -333,9 +363,17 @@ fn serve_imds(shared: &Shared, id: &str, socket: TcpStream, number: u64) {
             return;
         }
     }
+    let down = |shared: &Shared| {
+        let mut world = shared.world();
+        world.now_ms() < world.imds(id).down_until_ms
+    };
     loop {
         let idle = Duration::from_millis(shared.world().knobs.idle_close_ms);
         let Ok(Some(request)) = connection.next(&shared.stop, idle) else { return };
+        if down(shared) {
+            connection.stream.reset();
+            return;
+        }
         let (reply, latency, close, date) = {
             let mut world = shared.world();
             let at_ms = world.now_ms();

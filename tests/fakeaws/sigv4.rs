@@ -151,6 +151,7 @@ pub(crate) fn verify(
     find: impl Fn(&str) -> Option<Credential>,
     regions: impl Fn(&Credential) -> Vec<String>,
     now: OffsetDateTime,
+    window: Duration,
 ) -> Result<(Credential, String), Refusal> {
     let Some(header) = request.header("authorization") else {
         return Err(refuse_with(
@@ -202,7 +203,6 @@ pub(crate) fn verify(
         let text = "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP.";
         return Err(mismatch(service, Some(text.into())));
     }
-    let window = Duration::minutes(5);
     if at < now - window {
         let text =
             format!("Signature expired: {time} is now earlier than {} ({} - 5 min.)", basic(now - window), basic(now));

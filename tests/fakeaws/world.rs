@@ -124,7 +124,8 @@ impl World {
 
     /// The server's wall clock.
     pub(crate) fn wall(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc() + Duration::seconds(self.knobs.clock_offset_s)
+        let gained = self.start.elapsed() * (self.knobs.clock_rate - 1);
+        OffsetDateTime::now_utc() + gained + Duration::seconds(self.knobs.clock_offset_s)
     }
 
     /// The wall time at a moment of [`World::now_ms`].

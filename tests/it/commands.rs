@@ -163,7 +163,7 @@ fn the_environment_is_ours_less_notify_socket_and_without_credentials() {
     for absent in ["NOTIFY_SOCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
         assert!(!env.contains(absent), "{absent} in {env}");
     }
-    crate::lab::no_secrets(&lab, &env);
+    crate::secrets::none_in(&lab, &env);
 }
 
 #[test]

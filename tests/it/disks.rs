@@ -50,7 +50,7 @@ pub(crate) fn sh(script: &str) -> String {
 /// Notes what a volume's command sees.
 pub(crate) const NOTE: &str = r#"[ -r "$4" ] && echo $1 $2 $3 $5 >> $LAB/seen"#;
 /// Says that it runs, and waits until the test lets it go on.
-pub(crate) const HOLD: &str = "touch $LAB/first; until [ -e $LAB/go ]; do sleep 0.02; done";
+pub(crate) const HOLD: &str = "touch $LAB/first; until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.02; done";
 
 /// `exec` of a domain that notes each event.
 pub(crate) const EVENTS: &str =

@@ -13,18 +13,18 @@ use crate::matrix::{Likeness, Picture, same};
 
 const CREATE: &str = "create: { Size: 4 }";
 
-fn journal(lab: &Lab) -> PathBuf {
+pub(crate) fn journal(lab: &Lab) -> PathBuf {
     lab.root(&lab.me).join("run/ec2fleetd/domain.d.journal")
 }
 
 /// A config of a volume and the record `old.example.com`.
-fn with_record(volume: &str) -> String {
+pub(crate) fn with_record(volume: &str) -> String {
     let record = record("old.example.com", "");
     format!(r#"{{ domains: {{ d: {{ "attach-volume": [{volume}], "update-route53": [{record}] }} }} }}"#)
 }
 
 /// Kills a run in the first command of its volume.
-fn killed_in_command(lab: &Lab, text: &str) {
+pub(crate) fn killed_in_command(lab: &Lab, text: &str) {
     let run = lab.start(text, once());
     lab.until_file("first");
     // What is written beside the command has its time too.
@@ -36,7 +36,7 @@ fn killed_in_command(lab: &Lab, text: &str) {
 }
 
 /// Kills a run when it made its nth call of an action and has no answer yet.
-fn killed_at(lab: &Lab, text: &str, action: &str, nth: u32) {
+pub(crate) fn killed_at(lab: &Lab, text: &str, action: &str, nth: u32) {
     lab.fault(Fault::nth(action, nth, FaultKind::HangAfter(1 << 30)));
     let run = lab.start(text, once());
     lab.until("the call", || lab.server.calls().iter().any(|c| c.fault.is_some() && c.status != 0));

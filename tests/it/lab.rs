@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fakeaws::{Call, InstanceSpec, Options, Server, VolumeSpec};
+use crate::secrets::{self, Manager};
 
 /// How long a run may really take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +23,8 @@ pub(crate) struct Lab {
     pub(crate) dir: PathBuf,
     /// The first instance.
     pub(crate) me: String,
+    /// What systemd would be told.
+    pub(crate) manager: Manager,
 }
 
 /// A run that has ended.
@@ -35,6 +38,7 @@ pub(crate) struct Run {
 pub(crate) struct Running {
     pub(crate) child: Child,
     log: PathBuf,
+    root: PathBuf,
 }
 
 /// How to run.
@@ -88,7 +92,8 @@ impl Lab {
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let server = Server::start(Options::new(dir.join("fake")));
-        let mut lab = Lab { server, dir, me: String::new() };
+        let manager = Manager::new(dir.join("manager"));
+        let mut lab = Lab { server, dir, me: String::new(), manager };
         lab.me = lab.add_instance(spec);
         let mut w = lab.server.world();
         w.add_zone("Z1", "example.com");
@@ -131,7 +136,8 @@ impl Lab {
         path
     }
 
-    fn command(&self, config: &str, how: &How, log: &Path) -> Command {
+    /// The daemon, not started yet.
+    pub(crate) fn command(&self, config: &str, how: &How, log: &Path) -> Command {
         let me = how.instance.as_deref().unwrap_or(&self.me);
         let mut c = Command::new(env!("CARGO_BIN_EXE_ec2fleetd"));
         let url = if how.tls { self.server.https_url() } else { self.server.http_url() };
@@ -142,6 +148,7 @@ impl Lab {
             .env("AWS_CA_BUNDLE", self.server.ca_pem())
             .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.server.imds_url(me))
             .env("LAB", &self.dir)
+            .env("NOTIFY_SOCKET", &self.manager.path)
             .arg("-v")
             .args(&how.args)
             .current_dir(&self.dir);
@@ -169,7 +176,7 @@ impl Lab {
         let log = self.dir.join("log-user-data");
         let mut command = self.command("", &How { user_data: true, ..how }, &log);
         self.server.world().instances.get_mut(&self.me).unwrap().spec.user_data = bytes;
-        Running { child: command.spawn().unwrap(), log }.wait(self)
+        Running { child: command.spawn().unwrap(), log, root: self.root(&self.me) }.wait(self)
     }
 
     /// Starts the daemon.
@@ -177,7 +184,7 @@ impl Lab {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let log = self.dir.join(format!("log{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let child = self.command(config, &how, &log).spawn().unwrap();
-        Running { child, log }
+        Running { child, log, root: self.root(how.instance.as_deref().unwrap_or(&self.me)) }
     }
 
     /// Waits until `done` holds.
@@ -244,7 +251,7 @@ impl Running {
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
         crate::disks::harmless(&lab.server.calls());
-        no_secrets(lab, &log);
+        secrets::none(lab, &self.root, &log);
         Run { code, log, calls: lab.server.calls() }
     }
 
@@ -282,16 +289,6 @@ impl Running {
     }
 }
 
-/// No key, session token, IMDS token or marked user data is in a log.
-pub(crate) fn no_secrets(lab: &Lab, log: &str) {
-    let w = lab.server.world();
-    let keys = w.keys.values().flat_map(|k| [Some(k.secret.clone()), k.token.clone()]).flatten();
-    let tokens = w.imds.values().flat_map(|i| i.tokens.keys().cloned());
-    for secret in keys.chain(tokens).chain([USER_DATA_MARK.to_owned()]) {
-        assert!(!log.contains(&secret), "the log has the secret {secret}\n{log}");
-    }
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -325,7 +322,7 @@ pub(crate) fn calls_text(calls: &[Call]) -> String {
     calls.iter().map(one).collect()
 }
 
-/// In user data it stands for a secret: no log may have it.
+/// In user data it stands for a secret: nothing that a run leaves behind may have it.
 pub(crate) const USER_DATA_MARK: &str = "hunter2-in-user-data";
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:fleet";
 pub(crate) const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/fleet";

@@ -22,7 +22,7 @@ struct Case {
 
 /// Runs the daemon and kills it at a call: the stand-in has carried it out and not answered (`after`), or neither.
 /// Whether the call came.
-fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
+pub(crate) fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
     let kind = if after { FaultKind::HangAfter(HUNG) } else { FaultKind::Hang(HUNG) };
     lab.server.reset_calls();
     lab.fault(Fault::nth(action, nth, kind));

@@ -65,7 +65,7 @@ fn all_json_is_for_machines() {
     assert_eq!(log["method"], "change_resource_record_sets");
     let change = &log["param"]["ChangeBatch"]["Changes"][0];
     assert_eq!(change["ResourceRecordSet"]["Name"], "a.example.com.");
-    assert_eq!(body.as_object().unwrap().len(), 26);
+    assert_eq!(body.as_object().unwrap().len(), 28);
 }
 
 #[test]

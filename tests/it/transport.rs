@@ -85,7 +85,7 @@ fn a_notice_is_judged_by_aws_clock() {
     let running = lab.start(&one(""), How::default().env("EC2FLEETD_CLOCK", "offset=10800"));
     running.says(&lab, "watching");
     lab.server.world().notice(&lab.me, "terminate", 120);
-    running.wait(&lab).ends(0, &["EC2 is going to terminate", "11"]);
+    running.wait(&lab).ends(0, &["EC2 is going to terminate", "interrupted: 10"]);
 }
 
 fn keys(how: How) -> How {
@@ -161,6 +161,41 @@ fn an_endpoint_that_is_no_url_is_named() {
     let lab = Lab::new();
     lab.run(&one(""), once().env("AWS_ENDPOINT_URL_SNS", "nonsense"))
         .ends(1, &["AWS_ENDPOINT_URL_SNS: 'nonsense' is no http:// or https:// URL"]);
+}
+
+#[test]
+fn an_endpoint_in_the_clear_beyond_this_machine_is_warned_of() {
+    let said = |url: &str| lab_says(&Lab::new(), url).matches("is a plain http:// URL").count();
+    assert_eq!(said("http://192.0.2.1"), 1);
+    assert_eq!(said("http://metadata.example:80/path"), 1);
+    for quiet in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://192.0.2.1"] {
+        assert_eq!(said(quiet), 0, "{quiet}");
+    }
+}
+
+/// The log of a run that has nothing to ask of AWS.
+fn lab_says(lab: &Lab, url: &str) -> String {
+    let run = lab.run(&one(""), keys(once()).env("AWS_ENDPOINT_URL", url));
+    run.ends(0, &["ready: d started"]);
+    run.log
+}
+
+#[test]
+fn a_queue_in_the_clear_is_asked_by_tls() {
+    let lab = Lab::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let queue = format!("http://{}/1/q", listener.local_addr().unwrap());
+    let heard = std::thread::spawn(move || {
+        let mut first = [0; 2000];
+        let (mut stream, _) = listener.accept().unwrap();
+        let n = std::io::Read::read(&mut stream, &mut first).unwrap();
+        first[..n].to_vec()
+    });
+    let text = one(&format!(r#"notify: [{{ backend: "aws-sqs", options: {{ "queue-url": "{queue}" }} }}]"#));
+    lab.run(&text, keys(once()).rate(50).env("AWS_ENDPOINT_URL", "")).ends(0, &["cannot tell "]);
+    let heard = heard.join().unwrap();
+    // A TLS handshake: nothing of the message, of its signature or of a session token.
+    assert_eq!(heard[..2], [22, 3], "{}", String::from_utf8_lossy(&heard));
 }
 
 #[test]

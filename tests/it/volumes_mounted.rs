@@ -1,54 +1,11 @@
-//! Roll-back with a disk that is mounted: a real loop device with a real file system. Needs root; says so and passes
-//! where loop devices cannot be had.
+//! Roll-back with a disk that is mounted: a real loop device with a real file system.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use crate::disks::{config, directive, id};
-use crate::fakeaws::VolumeSpec;
-use crate::lab::{Lab, once};
-
-/// A loop device with a small ext4. Taken down when dropped, with whatever is mounted below the lab's directory.
-struct Loop {
-    device: PathBuf,
-    below: PathBuf,
-}
-
-fn run(program: &str, args: &[&str]) -> Option<String> {
-    let out = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-}
-
-impl Loop {
-    fn new(lab: &Lab, name: &str) -> Option<Loop> {
-        let file = lab.dir.join(name);
-        File::create(&file).unwrap().set_len(4 << 20).unwrap();
-        let path = file.to_str().unwrap();
-        let made = run("mkfs.ext4", &["-q", "-F", path]).and_then(|_| run("losetup", &["--find", "--show", path]));
-        let Some(device) = made else {
-            println!("skipped: no loop device can be had here (root and mkfs.ext4 are needed)");
-            return None;
-        };
-        Some(Loop { device: device.into(), below: lab.dir.clone() })
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        for point in mounts(&self.below).iter().rev() {
-            let _ = Command::new("umount").arg(point).status();
-        }
-        let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
-    }
-}
-
-/// What is mounted below a directory, in order.
-fn mounts(below: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let points = table.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|p| p.starts_with(below)).collect()
-}
+use crate::lab::once;
+use crate::loops::{lab, mounts};
 
 /// A process that is not the daemon's. Ended when dropped.
 struct Foreign(Child);
@@ -58,26 +15,6 @@ impl Drop for Foreign {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A lab whose instance sees the real `/proc`, with volume `n` on each loop device.
-fn lab(count: u32) -> Option<(Lab, Vec<Loop>)> {
-    let lab = Lab::new();
-    if !Path::new("/dev/loop-control").exists() {
-        println!("skipped: there is no /dev/loop-control");
-        return None;
-    }
-    let proc = lab.root(&lab.me).join("proc");
-    fs::remove_dir_all(&proc).unwrap();
-    std::os::unix::fs::symlink("/proc", &proc).unwrap();
-    fs::create_dir(lab.dir.join("mnt")).unwrap();
-    let mut loops = Vec::new();
-    for n in 1..=count {
-        let disk = Loop::new(&lab, &format!("disk{n}"))?;
-        lab.volume(VolumeSpec { backing: Some(disk.device.clone()), ..VolumeSpec::default().id(&id(n)) });
-        loops.push(disk);
-    }
-    Some((lab, loops))
 }
 
 fn x(n: u32, device: &str, script: &str) -> String {
@@ -117,8 +54,7 @@ fn a_mount_that_stands_on_another_volumes_mount_goes_first() {
 #[test]
 fn a_file_that_another_process_has_open_keeps_the_volume_and_is_named() {
     let Some((lab, _loops)) = lab(1) else { return };
-    let script =
-        "mount $4 $LAB/mnt && touch $LAB/mnt/file $LAB/first; until [ -e $LAB/go ]; do sleep 0.02; done; exit 5";
+    let script = "mount $4 $LAB/mnt && touch $LAB/mnt/file $LAB/first; until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.02; done; exit 5";
     let run = lab.start(&config(&x(1, "/dev/xvdf", script)), once().rate(10));
     lab.until_file("first");
     let file = File::open(lab.dir.join("mnt/file")).unwrap();
@@ -152,4 +88,41 @@ fn what_was_mounted_before_the_run_is_not_unmounted() {
     run.ends(3, &[&format!("{} stays attached as /dev/xvdf", id(1)), &format!("mount: {}", point.display())]);
     assert_eq!(mounts(&lab.dir), [point], "{run}");
     assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+}
+
+#[test]
+fn what_was_mounted_after_a_kill_before_the_disk_was_seen_is_not_cut_off() {
+    let Some((lab, loops)) = lab(1) else { return };
+    crate::journal::killed_at(&lab, &config(&x(1, "/dev/xvdf", "true")), "AttachVolume", 1);
+    // Somebody goes on by hand.
+    let point = lab.dir.join("mnt");
+    assert!(Command::new("mount").arg(&loops[0].device).arg(&point).status().unwrap().success());
+    for (text, code) in [(config(""), 0), (config(&x(1, "/dev/xvdf", "exit 5")), 3)] {
+        let run = lab.run(&text, once().rate(10));
+        run.ends(code, &[&format!("{} stays attached as /dev/xvdf", id(1)), &format!("mount: {}", point.display())]);
+        lab.has(&[(&id(1), "/dev/xvdf")], &run);
+        assert_eq!((mounts(&lab.dir), lab.count("DetachVolume")), (vec![point.clone()], 0), "{run}");
+    }
+}
+
+#[test]
+fn a_disk_that_has_another_number_by_now_is_not_mixed_up_with_another_one() {
+    let Some((lab, loops)) = lab(2) else { return };
+    let script = "touch $LAB/first; until [ -e $LAB/go ]; do sleep 0.02; done";
+    crate::journal::killed_in_command(&lab, &config(&x(1, "/dev/xvdf", script)));
+    let point = lab.dir.join("mnt");
+    // By hand the volumes changed their places: the first disk is the second volume's now.
+    let attach = |volume: &str, device: &str| {
+        lab.take(volume, &lab.me, device);
+        lab.until("the disk", || lab.server.world().volume(volume).unwrap().attachments[0].node.is_some());
+    };
+    lab.set_attachment(&id(1), "detaching", 1);
+    lab.until("its end", || lab.server.world().volume(&id(1)).unwrap().state == "available");
+    attach(&id(2), "/dev/xvdg");
+    attach(&id(1), "/dev/xvdf");
+    assert!(Command::new("mount").arg(&loops[1].device).arg(&point).status().unwrap().success());
+    let run = lab.run(&config(""), once().rate(10));
+    run.ends(0, &[&format!("{} detached", id(1))]);
+    lab.has(&[(&id(2), "/dev/xvdg")], &run);
+    assert_eq!(mounts(&lab.dir), [point], "{run}");
 }

@@ -1,22 +1,29 @@
-"""Checks what the binary is made of: each crate's licence, no crate in two versions, all from crates.io.
+"""Checks what the binary is made of: each crate's licence, no crate in two versions, all from crates.io, no advisories.
 
 `make test` runs it. It reads `cargo metadata` without the network, as the crates are there once the build is. Crates that
-only tests need are no part of the product, and are passed over.
+only tests need are no part of the product, and are passed over. Known vulnerabilities are asked of cargo-audit, where it is
+installed and its data can be had in time; where not, that is said and skipped.
 """
 
 import collections
 import json
 import os
 import pathlib
+import platform
 import re
+import stat
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from checks import Skip, run_tests  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGETS = ("x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl")
+CARGO = os.environ.get("CARGO", "cargo")
+# The data is a git repository on the internet: seconds where there is one.
+AUDIT_SECONDS = 120
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 
 # All may be linked into a program that is given away as it is, with no more than their text beside it.
@@ -41,10 +48,10 @@ TWICE = {
 
 
 def metadata(target):
-    argv = [os.environ.get("CARGO", "cargo"), "metadata", "--format-version=1", "--locked", "--offline"]
+    argv = [CARGO, "metadata", "--format-version=1", "--locked", "--offline"]
     done = subprocess.run([*argv, "--filter-platform", target], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    # Built for one target, the crates of the other need not be there.
-    if "--offline was specified" in done.stderr:
+    # Built for one target, the crates of the other need not be there; those of this machine are.
+    if "--offline was specified" in done.stderr and not target.startswith(platform.machine()):
         raise Skip(f"crates of {target} are not downloaded")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -128,7 +135,55 @@ def check_sources(target):
     assert not bad, f"not from crates.io: {bad}"
 
 
+def check_advisories(argv, seconds=AUDIT_SECONDS):
+    """Fails with the advisories that cargo-audit names. Its report is JSON; without its data it makes none."""
+    try:
+        done = subprocess.run([*argv, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=seconds,
+                              stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise Skip(f"cargo-audit had no data after {seconds} s") from None
+    except FileNotFoundError:
+        raise Skip("cargo-audit is not installed") from None
+    try:
+        report = json.loads(done.stdout)["vulnerabilities"]
+    except (ValueError, KeyError):
+        words = (done.stderr or done.stdout).strip().splitlines()
+        raise Skip("cargo-audit says: " + (words[-1] if words else f"nothing (exit {done.returncode})")) from None
+    found = [f"{v['advisory']['id']} {v['package']['name']} {v['package']['version']}" for v in report["list"]]
+    assert not found, "advisories: " + ", ".join(found)
+
+
+def test_advisories_are_read():
+    """With programs that behave like cargo-audit: clean, with a finding, without data, without an end."""
+    finding = {"advisory": {"id": "RUSTSEC-2099-0001"}, "package": {"name": "x", "version": "1.0.0"}}
+    cases = [
+        ("echo '%s'" % json.dumps({"vulnerabilities": {"list": []}}), None),
+        ("echo '%s'; exit 1" % json.dumps({"vulnerabilities": {"list": [finding]}}), AssertionError),
+        ("echo fetching; echo 'error: no network' >&2; exit 1", Skip),
+        ("exec sleep 60", Skip),
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        program = pathlib.Path(directory) / "audit"
+        for script, wanted in cases:
+            program.write_text(f"#!/bin/sh\n{script}\n")
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
+            try:
+                check_advisories([program], seconds=1 if script.startswith("exec") else 60)
+                ended = None
+            except (AssertionError, Skip) as error:
+                ended = type(error)
+            assert ended is wanted, f"{script}: {ended}"
+        try:
+            check_advisories([pathlib.Path(directory) / "none"])
+        except Skip:
+            return
+        raise AssertionError("a program that is not there is no skip")
+
+
 def tests():
+    yield "advisories are read", test_advisories_are_read
+    # As `cargo audit`, but so that it can be seen whether it is there.
+    yield "advisories", lambda: check_advisories(["cargo-audit", "audit"])
     yield "expressions are read", test_expressions_are_read
     for target in TARGETS:
         for what, check in (("licences", check_licences), ("versions", check_versions), ("sources", check_sources)):

@@ -49,6 +49,7 @@ fn hold() -> impl Strategy<Value = Hold> {
                 disk: None,
                 tags_before,
                 transit_removed: seen,
+                formatting: seen,
                 inherited: true,
             })
         },
@@ -93,4 +94,24 @@ fn the_seeds_are_journals() {
         let other = parse(seed.as_bytes(), "i-2").unwrap_err();
         assert_eq!(other, "it is of i-1, this instance is i-2");
     }
+}
+
+#[test]
+fn an_old_page_that_cannot_be_removed_is_removed_when_it_can_be() {
+    let t = TestDir::new();
+    let mut ledger = Ledger::open(&t.root(), "d", "i-1");
+    ledger.committed = vec![Committed { volume_id: "vol-1".to_owned(), created: true, transc_id: "t".to_owned() }];
+    ledger.write("t");
+    let path = ledger.journal.file.as_ref().unwrap().path().to_owned();
+    let old = path.with_extension("old");
+    // Neither written nor removed.
+    std::fs::rename(&path, &old).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    ledger.write("another");
+    assert!(path.is_dir() && !path.with_extension("journal.new").exists());
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&old, &path).unwrap();
+    ledger.committed.clear();
+    ledger.write("t");
+    assert!(!path.exists());
 }

@@ -65,6 +65,67 @@ fn a_request_is_signed_for_its_region_and_shows_no_secret() {
     assert!(!format!("{aws:?}").contains("hidden"), "{aws:?}");
 }
 
+/// What is derived shows its parts, so each type that keys or tokens pass through is looked at with some in it.
+#[test]
+fn no_type_shows_a_secret() {
+    let role = r#"{"Code":"Success","AccessKeyId":"AKID","SecretAccessKey":"hidden-secret","Token":"hidden-token","Expiration":"2099-01-01T00:00:00Z"}"#;
+    let metadata = Script::by(move |_, asked| match asked.line.split(' ').nth(1) {
+        Some("/latest/api/token") => reply(200, "hidden-imds-token"),
+        Some("/latest/meta-data/iam/security-credentials/") => reply(200, "r"),
+        _ => reply(200, role),
+    });
+    let server = Script::of(vec![reply(200, OK)]);
+    let file = std::env::temp_dir().join(format!("ec2fleetd-credentials-{:x}", crate::random::bits()));
+    std::fs::write(&file, "[p]\naws_access_key_id = AKID\naws_secret_access_key = hidden-secret\n").unwrap();
+    let path = file.display().to_string();
+    let shown = |env: &[(&str, &str)], profile: Option<&str>| {
+        let clock = Arc::new(Clock::new(None).unwrap());
+        let imds = Arc::new(Imds::new(vec![metadata.url.clone()], &clock));
+        let config = AwsConfig { env: Env::of(env), profile: profile.map(str::to_owned) };
+        let aws = Aws::new(&config, &clock, &imds).unwrap();
+        aws.set_instance_region("eu-west-1");
+        aws.attach_volume(&Scope::new(&clock, Duration::from_secs(20), None), "vol-1", "i-1", "/dev/xvdf").unwrap();
+        let loaded = crate::aws::profile::load(&config.env, profile);
+        let keys = aws.client.provider.get(&Scope::new(&clock, Duration::from_secs(20), None)).unwrap();
+        let parts = (format!("{:?}", keys.identity()), format!("{:?}", aws.client.provider));
+        format!("{config:?} {aws:?} {:?} {imds:?} {loaded:?} {keys:?} {parts:?}", aws.client)
+    };
+    let url = ("AWS_ENDPOINT_URL", server.url.as_str());
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden-secret"),
+        ("AWS_SESSION_TOKEN", "hidden-token"),
+    ];
+    let all = [
+        shown(&[url], None),
+        shown(&[url, keys[0], keys[1], keys[2]], None),
+        shown(&[url, ("AWS_SHARED_CREDENTIALS_FILE", &path)], Some("p")),
+    ];
+    std::fs::remove_file(file).unwrap();
+    for text in all {
+        assert!(text.contains("AKID") && !text.contains("hidden"), "{text}");
+    }
+    let sent = server.asked();
+    assert_eq!(sent.len(), 3);
+    let headers = sent[0].headers.clone();
+    assert!(format!("{headers:?}").contains("hidden-token"), "it was sent, so it was there to be shown");
+    let request = Request { method: "POST", url: "http://h", headers: &headers, body: b"hidden" };
+    assert!(!format!("{request:?}").contains("hidden"), "{request:?}");
+}
+
+#[test]
+fn a_region_is_part_of_a_host_name_and_never_more() {
+    let server = Script::of(vec![reply(200, OK)]);
+    for region in ["us-east.example/-1", "us-a@b-1", "eu-west-1/", "us-gov-#", "cn-?-1", "", "eu-west-1:80"] {
+        let env = Env::of(&[("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", region)]);
+        let clock = Arc::new(Clock::new(Some("rate=100")).unwrap());
+        let imds = Arc::new(Imds::new(vec![server.url.clone()], &clock));
+        let aws = Aws::new(&AwsConfig { env, profile: None }, &clock, &imds).unwrap();
+        let e = aws.attach_volume(&Scope::new(&clock, Duration::from_secs(9), None), "v", "i", "d").unwrap_err();
+        assert!(e.to_string().contains(&format!("'{region}' is no region")), "{e}");
+    }
+}
+
 #[test]
 fn an_error_that_repeats_what_was_signed_shows_no_token() {
     let told = format!("{}The Canonical String should have been 'x-amz-security-token:hidden-token'", " ".repeat(950));
@@ -137,6 +198,35 @@ fn a_write_that_may_be_repeated_is() {
         run(&server, |aws, scope| aws.create_tags(scope, &["vol-1"], &[("k", "v")])).unwrap();
         assert_eq!(server.asked().len(), 2);
     }
+}
+
+/// Half an error, or the page of something on the way: nobody knows what AWS said.
+#[test]
+fn a_refusal_that_cannot_be_read_is_as_unclear_as_a_success_that_cannot() {
+    for body in ["", "<Response><Errors><Error><Code>VolumeIn", "<html>bad request</html>"] {
+        let server = Script::of(vec![reply(400, body), reply(200, OK)]);
+        let e = attach(&server).unwrap_err();
+        assert_eq!((e.class(), server.asked().len()), (Class::Ambiguous, 1), "{body}");
+        let server = Script::of(vec![reply(404, body), reply(200, NONE)]);
+        assert_eq!(describe(&server).unwrap(), 0, "{body}");
+        // But not for ever.
+        let server = Script::of(vec![reply(400, body)]);
+        let e = describe(&server).unwrap_err();
+        assert_eq!((e.class(), server.asked().len()), (Class::Ambiguous, MAX_GARBAGE as usize), "{body}");
+        assert!(e.to_string().contains("HTTP status 400 without an error that can be read"), "{e}");
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let elsewhere = Script::of(vec![reply(200, NONE)]);
+    for status in [301, 302, 303, 307, 308] {
+        let header = Box::leak(format!("Location: {}/\r\n", elsewhere.url).into_boxed_str());
+        let server = Script::of(vec![Answer::Reply(status, header, String::new())]);
+        let e = describe(&server).unwrap_err();
+        assert_eq!((e.class(), server.asked().len()), (Class::Fatal, 1), "{e}");
+    }
+    assert!(elsewhere.asked().is_empty());
 }
 
 #[test]
@@ -312,35 +402,4 @@ fn nothing_is_sent_for_nothing() {
     assert!(server.asked().is_empty());
 }
 
-#[test]
-fn credentials_that_are_refused_are_renewed_once() {
-    let role = |n: usize| {
-        let id = if n == 0 { "OLD" } else { "NEW" };
-        format!(
-            r#"{{"Code":"Success","AccessKeyId":"{id}","SecretAccessKey":"s","Token":"t","Expiration":"2099-01-01T00:00:00Z"}}"#
-        )
-    };
-    let given = AtomicU64::new(0);
-    let metadata = Script::by(move |_, asked| match asked.line.split(' ').nth(1) {
-        Some("/latest/api/token") => reply(200, "token"),
-        Some("/latest/meta-data/iam/security-credentials/") => reply(200, "r"),
-        _ => reply(200, role(usize::try_from(given.fetch_add(1, Ordering::Relaxed)).unwrap())),
-    });
-    for (accepted, requests) in [("NEW", 2), ("NONE", 2)] {
-        let server = Script::by(move |_, asked| match asked.header("authorization").unwrap().contains(accepted) {
-            true => reply(200, NONE),
-            false => error(403, "ExpiredToken", "m"),
-        });
-        let clock = Arc::new(Clock::new(None).unwrap());
-        let imds = Arc::new(Imds::new(vec![metadata.url.clone()], &clock));
-        let config = AwsConfig { env: Env::of(&[("AWS_ENDPOINT_URL", &server.url)]), profile: None };
-        let aws = Aws::new(&config, &clock, &imds).unwrap();
-        aws.set_instance_region("eu-west-1");
-        let scope = Scope::new(&clock, Duration::from_secs(20), None);
-        match aws.describe_volumes(&scope, &[]) {
-            Ok(_) => assert_eq!(accepted, "NEW"),
-            Err(e) => assert_eq!((e.class(), accepted), (Class::Auth, "NONE")),
-        }
-        assert!(server.asked().len() <= requests, "{:?}", server.lines());
-    }
-}
+mod credentials;

@@ -135,6 +135,27 @@ fn while_one_thread_renews_the_others_go_on() {
 }
 
 #[test]
+fn what_is_over_is_not_gone_on_with_while_one_thread_renews() {
+    let server = service(|n, path| match path {
+        "" => reply(200, "r"),
+        _ if n == 1 => reply(200, document("A", -1)),
+        _ => {
+            std::thread::sleep(Duration::from_millis(300));
+            reply(200, document("B", 360))
+        }
+    });
+    let (provider, clock) = provider(&server, "rate=1");
+    provider.get(&scope(&clock)).unwrap();
+    std::thread::scope(|s| {
+        let all: Vec<_> = (0..3).map(|_| s.spawn(|| provider.get(&scope(&clock)).unwrap().id.clone())).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap(), "B");
+        }
+    });
+    assert_eq!(server.asked().len(), 4, "one of them asks");
+}
+
+#[test]
 fn after_a_refusal_newer_keys_are_fetched_once() {
     let server = service(|n, path| match path {
         "" => reply(200, "r"),

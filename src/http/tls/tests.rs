@@ -82,3 +82,55 @@ fn certificates_are_judged_at_the_corrected_time() {
     get(&url, &Roots::Pem(pem.clone()), &clock, 1).unwrap();
     std::fs::remove_file(pem).unwrap();
 }
+
+/// The first record that a client sends to a listener.
+fn hello(listener: &TcpListener) -> (std::net::TcpStream, Vec<u8>) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).unwrap();
+    let mut record = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+    stream.read_exact(&mut record).unwrap();
+    assert_eq!((head[0], record[0]), (22, 1), "a handshake that begins with a ClientHello");
+    (stream, record)
+}
+
+/// The versions that a ClientHello offers (extension 43, RFC 8446).
+fn offered(hello: &[u8]) -> Vec<u16> {
+    let number = |at: usize| usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    // Type, length, version and random; then session id, cipher suites and compressions, each with its length.
+    let mut at = 4 + 2 + 32;
+    at += 1 + usize::from(hello[at]);
+    at += 2 + number(at);
+    at += 1 + usize::from(hello[at]);
+    at += 2;
+    while number(at) != 43 {
+        at += 4 + number(at + 2);
+    }
+    hello[at + 5..at + 4 + number(at + 2)].chunks(2).map(|v| u16::from_be_bytes([v[0], v[1]])).collect()
+}
+
+#[test]
+fn tls_1_3_and_1_2_are_offered_and_a_server_with_1_1_gets_nothing() {
+    // What a server of each version answers: ServerHello with an ECDHE cipher suite and nothing else.
+    for version in [[3u8, 2], [3, 1], [3, 0]] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, hello) = hello(&listener);
+            let mut answer = vec![22, version[0], version[1], 0, 42, 2, 0, 0, 38, version[0], version[1]];
+            answer.extend([7; 32]);
+            answer.extend([0, 0xc0, 0x13, 0]);
+            stream.write_all(&answer).unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+            (offered(&hello), rest)
+        });
+        let f = get(&url, &Roots::Web, &Arc::new(Clock::new(None).unwrap()), 1).unwrap_err();
+        assert_eq!((f.cause, f.sent), (Cause::Broken, Sent::Nothing), "{f}");
+        assert!(f.text.starts_with("TLS: ") && f.text.contains("Tls12"), "{f}");
+        let (offered, rest) = server.join().unwrap();
+        assert_eq!(offered, [0x0304, 0x0303]);
+        // An alert (21), and none of the request.
+        assert!(rest.first() == Some(&21) && rest.len() == 7, "{rest:?}");
+    }
+}

@@ -20,11 +20,13 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         pool_name: Some("pool".into()),
         pool_pref: PoolPref::Index,
         create: Some(serde_json::Map::new()),
+        mount: None,
+        release: None,
         exec: Vec::new(),
     }
 }
 
-fn volume(id: &str, state: &str) -> Volume {
+pub(crate) fn volume(id: &str, state: &str) -> Volume {
     Volume {
         id: id.into(),
         state: match state {
@@ -45,7 +47,7 @@ fn volume(id: &str, state: &str) -> Volume {
     }
 }
 
-fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
+pub(crate) fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
     let state = match state {
         "attaching" => AttachmentState::Attaching,
         "attached" => AttachmentState::Attached,
@@ -55,7 +57,7 @@ fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume {
     Volume { attachments: vec![a], ..volume(id, "in-use") }
 }
 
-fn by() -> Chooser<'static> {
+pub(crate) fn by() -> Chooser<'static> {
     Chooser {
         me: "i-me",
         zone: "z",

@@ -95,15 +95,28 @@ fn only_a_disk_that_came_after_the_snapshot_has_appeared() {
 #[test]
 fn a_node_is_ready_when_it_opens() {
     let t = TestDir::new();
-    assert!(node_ready(&t.0.join("dev/xvdf")).is_err());
-    assert!(node_ready(&t.file("dev/xvdf", "")).is_ok());
+    let clock = Arc::new(Clock::new(None).unwrap());
+    let scope = |ms| Scope::new(&clock, Duration::from_millis(ms), None);
+    assert!(node_ready(&t.0.join("dev/xvdf"), &scope(60_000)).is_err());
+    assert!(node_ready(&t.file("dev/xvdf", ""), &scope(60_000)).is_ok());
+    // What cannot even be opened, as a disk that is dead: a pipe to which nobody writes.
+    let dead = t.0.join("dev/xvdg");
+    rustix::fs::mknodat(CWD, &dead, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    assert_eq!(node_ready(&dead, &scope(20)).unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
 #[test]
 fn looks_get_rarer() {
-    let steps = [0, 999, 1000, 4999, 5000, 60_000].map(|ms| Pace::step(Duration::from_millis(ms)).as_millis());
-    assert_eq!(steps, [5, 5, 25, 25, 100, 100]);
+    let steps =
+        |heard| [0, 249, 250, 999, 1000, 4999, 5000, 60_000].map(|ms| Pace::step(heard, Duration::from_millis(ms)));
+    assert_eq!(steps(false).map(|d| d.as_millis()), [5, 5, 5, 5, 25, 25, 100, 100]);
+    assert_eq!(steps(true).map(|d| d.as_millis()), [5, 5, 100, 100, 100, 100, 100, 100]);
     let clock = Arc::new(Clock::new(None).unwrap());
     let scope = Scope::new(&clock, Duration::from_millis(3), None);
-    assert_eq!(Pace::start(&scope).wait(&scope), Err(Halt::Deadline));
+    for root in [TestDir::new().root(), Root::at(Path::new("/"))] {
+        let mut pace = Pace::start(&root, &scope);
+        assert!(root.is_real() || !pace.announced.is_heard());
+        let end = std::iter::repeat_with(|| pace.wait(&scope)).find(Result::is_err);
+        assert_eq!(end, Some(Err(Halt::Deadline)));
+    }
 }

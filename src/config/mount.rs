@@ -1,0 +1,132 @@
+//! `mount` and `release` of an `attach-volume` directive.
+
+use super::json5::{Node, Value};
+use super::problem::quoted;
+use super::reader::{Object, Reader};
+use super::{Release, exec};
+use crate::model::Event;
+
+const KEYS: [&str; 10] = ["path", "fstype", "options", "format", "label", "owner", "group", "mode", "fsck", "grow"];
+
+/// Where the disk is mounted, and how it is made ready for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Its path in the config.
+    pub(crate) key: String,
+    /// The mount point, absolute.
+    pub(crate) path: String,
+    /// As the kernel names it; `None`: what the superblock says.
+    pub(crate) fstype: Option<String>,
+    /// As in fstab, separated by commas.
+    pub(crate) options: String,
+    /// A disk that is proven to be blank may be formatted.
+    pub(crate) format: bool,
+    /// The label of a file system that is made.
+    pub(crate) label: Option<String>,
+    /// Name or number that the root of the file system belongs to.
+    pub(crate) owner: Option<String>,
+    /// The same for the group.
+    pub(crate) group: Option<String>,
+    /// The permissions of the root of the file system.
+    pub(crate) mode: Option<u32>,
+    /// The file system is checked before it is mounted.
+    pub(crate) fsck: bool,
+    /// It is made as large as its disk.
+    pub(crate) grow: bool,
+}
+
+/// The file system that is made where the config names none.
+pub(crate) const DEFAULT_FSTYPE: &str = "ext4";
+
+/// Reads `o.mount`.
+pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {
+    let key = o.path_of("mount");
+    let m = r.object(o.get("mount")?, &key, &KEYS)?;
+    let path = point(r, &m);
+    let fstype = r.string(&m, "fstype").map(str::to_owned);
+    if let (Some(name), Some(node)) = (&fstype, m.get("fstype"))
+        && !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    {
+        // It becomes part of a command's name.
+        r.problem(&m.path_of("fstype"), node.at, format!("{} is no file system, such as ext4", quoted(name)));
+    }
+    let format = r.word(&m, "format", &[("never", false), ("if-blank", true)], &[]).unwrap_or(false);
+    let label = r.string(&m, "label").map(str::to_owned);
+    if let (Some(_), false, Some(node)) = (&label, format, m.get("label")) {
+        r.warn(&m.path_of("label"), node.at, "has no effect: nothing is formatted");
+    }
+    Some(Mount {
+        options: r.string(&m, "options").unwrap_or_default().to_owned(),
+        owner: name_or_number(r, &m, "owner"),
+        group: name_or_number(r, &m, "group"),
+        mode: mode(r, &m),
+        fsck: r.word(&m, "fsck", &[("auto", true), ("skip", false)], &[]).unwrap_or(true),
+        grow: r.bool(&m, "grow", true),
+        path: path?,
+        key,
+        fstype,
+        format,
+        label,
+    })
+}
+
+/// Reads `o.release`: `["interrupted"]`, or `{ on: ["interrupted"], lazy: true }`.
+pub(super) fn release(r: &mut Reader, o: &Object<'_>) -> Option<Release> {
+    let node = o.get("release")?;
+    let path = o.path_of("release");
+    let (nodes, lazy) = match &node.value {
+        Value::Array(_) => (r.array(o, "release"), false),
+        _ => {
+            let inner = r.object(node, &path, &["on", "lazy"])?;
+            r.required(&inner, "on")?;
+            (r.array(&inner, "on"), r.bool(&inner, "lazy", false))
+        }
+    };
+    let mut on = Vec::new();
+    for (path, node) in nodes {
+        let Some(event) = r.text(node, &path).and_then(|word| exec::event(r, word, &path, node.at)) else { continue };
+        if matches!(event, Event::Starting | Event::Started) {
+            let text = format!("nothing is released on {}: interrupted, stopping and failed are", event.name());
+            r.problem(&path, node.at, text);
+        } else if !on.contains(&event) {
+            on.push(event);
+        }
+    }
+    Some(Release { on, lazy })
+}
+
+/// An absolute path that says where it leads: no `.`, no `..`, no final slash.
+fn point(r: &mut Reader, m: &Object<'_>) -> Option<String> {
+    let text = r.required_string(m, "path")?;
+    let node = m.get("path")?;
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    if text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain)) {
+        return Some(text.to_owned());
+    }
+    r.problem(&m.path_of("path"), node.at, format!("{} is not an absolute path, such as /data", quoted(text)));
+    None
+}
+
+fn name_or_number(r: &mut Reader, m: &Object<'_>, key: &str) -> Option<String> {
+    let node = m.get(key)?;
+    match &node.value {
+        Value::Integer(i) if u32::try_from(*i).is_ok_and(|i| i != u32::MAX) => Some(i.to_string()),
+        Value::Integer(_) => {
+            r.problem(&m.path_of(key), node.at, "is out of range");
+            None
+        }
+        _ => r.string(m, key).map(str::to_owned),
+    }
+}
+
+/// Octal digits in a text: JSON has no octal numbers, and a decimal one would be taken for what it is not.
+fn mode(r: &mut Reader, m: &Object<'_>) -> Option<u32> {
+    let node: &Node = m.get("mode")?;
+    let path = m.path_of("mode");
+    let text = r.text(node, &path)?;
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777 && !text.starts_with('+'));
+    if mode.is_none() {
+        r.problem(&path, node.at, format!("{} is no mode, such as \"0750\"", quoted(text)));
+    }
+    mode
+}

@@ -1,0 +1,147 @@
+//! Every way out: `failed`, `stopping`, `interrupted`.
+//!
+//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes that its config
+//! wants released, never at the same time; the domains do so beside each other.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::domain::Domain;
+use super::{
+    Daemon, INTERRUPT_MARGIN, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names,
+};
+use crate::apply::lock;
+use crate::log::in_domain;
+use crate::model::Event;
+use crate::parallel;
+use crate::scope::{Scope, StopReason};
+
+/// How long the volumes of a domain may take to be released, but at `interrupted`.
+const RELEASE: Duration = Duration::from_secs(120);
+
+impl Daemon {
+    /// `failed` for all: the end of the run.
+    pub(super) fn fail(&self, all: &[&Arc<Domain>], left: &[String]) -> Outcome {
+        let (failed, standing): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) = all.iter().partition(|d| d.has_failed());
+        let mut text = format!("failed: {}", names(&failed));
+        if !standing.is_empty() {
+            text.push_str(&format!("; not failed, but not started because of it: {}", names(&standing)));
+        }
+        self.say(&text);
+        // Those that stand are told why they do not start.
+        standing.iter().for_each(|d| d.note(text.clone()));
+        let mut background = self.tidy();
+        background.extend(self.fail_alone(all));
+        join(background);
+        let kept = kept(all);
+        match (left.is_empty(), kept.is_empty()) {
+            (true, true) => Outcome::Failed,
+            (true, false) => incomplete("released", &kept),
+            _ => incomplete("rolled back", &[left, &kept].concat()),
+        }
+    }
+
+    /// `failed` commands, releases and messages of these domains, beside whatever comes next; not again for one that had
+    /// them.
+    pub(super) fn fail_alone(&self, domains: &[&Arc<Domain>]) -> Vec<JoinHandle<()>> {
+        let domains: Vec<&Arc<Domain>> = domains.iter().copied().filter(|d| d.is_to_be_told()).collect();
+        let domains = domains.as_slice();
+        if domains.is_empty() {
+            return Vec::new();
+        }
+        let clock = &self.context.shared.clock;
+        let messages = Scope::new(clock, MESSAGES, None);
+        let mut background: Vec<_> = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
+        let scope = self.way_out(domains, Event::Failed);
+        for d in domains.iter().map(|d| Arc::clone(d)) {
+            let scope = scope.clone();
+            let work = move || {
+                in_domain(d.name(), || d.leave(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
+            };
+            background.extend(parallel::background("failed", Box::new(work)));
+        }
+        background
+    }
+
+    /// The scope of commands whose failure can change nothing any more: bounded by their own timeouts.
+    fn way_out(&self, domains: &[&Arc<Domain>], event: Event) -> Scope {
+        let clock = &self.context.shared.clock;
+        let longest = self.longest(domains, event);
+        self.notifier.extend_timeout(clock.real(longest));
+        Scope::new(clock, longest, None)
+    }
+
+    /// How long commands and releases of `event` may take: those of a domain come one after the other.
+    fn longest(&self, domains: &[&Arc<Domain>], event: Event) -> Duration {
+        let of = |d: &Domain| -> Duration {
+            let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
+            let release = if d.run.releases(event) { RELEASE } else { Duration::ZERO };
+            // A killed one takes 10 s more.
+            lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum::<Duration>() + release
+        };
+        domains.iter().map(|d| of(d)).max().unwrap_or_default() + MESSAGES
+    }
+
+    /// `stopping` or `interrupted`. What had to be released and could not be is returned.
+    pub(super) fn leave(&self, reason: StopReason) -> Vec<String> {
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        match reason {
+            StopReason::Terminate => {
+                self.notifier.stopping();
+                self.say("stopping");
+                let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
+                let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
+                let scope = self.way_out(&all, Event::Stopping);
+                self.each_leaves(&all, Event::Stopping, &scope, Some(WAY_OUT_COMMAND));
+                join(background);
+                self.say("stopped");
+                kept(&all)
+            }
+            StopReason::Interrupted => {
+                self.interrupted(&all);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Commands and releases of all. Whether they went well, for each.
+    fn each_leaves(&self, all: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
+        self.in_each(all, event, |d| d.leave(event, scope, default))
+    }
+
+    /// What is left until the announced time, if one was announced.
+    fn left(&self) -> Option<Duration> {
+        let notice = lock(&self.context.notice);
+        notice.as_ref().map(|n| (n.time - self.context.shared.clock.corrected()).try_into().unwrap_or_default())
+    }
+
+    /// How long a roll-back may take: with an interruption ahead, the commands have half of the time that is left.
+    pub(super) fn roll_back_budget(&self) -> Duration {
+        self.left().map_or(ROLL_BACK, |left| ROLL_BACK.min(left / 2).max(INTERRUPT_MINIMUM))
+    }
+
+    fn interrupted(&self, all: &[&Arc<Domain>]) {
+        let clock = &self.context.shared.clock;
+        let left = self.left().unwrap_or_default();
+        let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
+        self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
+        self.notifier.extend_timeout(clock.real(budget + MESSAGES));
+        let scope = Scope::new(clock, budget, None);
+        let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(Event::Interrupted, &scope)).collect();
+        let ends = self.each_leaves(all, Event::Interrupted, &scope, None);
+        for (d, _) in all.iter().zip(ends).filter(|(_, well)| !well) {
+            background.extend(d.send_messages(Event::Interrupted, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
+        }
+        join(background);
+        self.say("interrupted: done; the instance is left running");
+    }
+}
+
+/// What these domains could not release.
+fn kept(domains: &[&Arc<Domain>]) -> Vec<String> {
+    domains
+        .iter()
+        .flat_map(|d| lock(&d.kept).iter().map(|k| format!("{}: {k}", d.name())).collect::<Vec<_>>())
+        .collect()
+}

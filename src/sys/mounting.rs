@@ -1,0 +1,241 @@
+//! Mounting a disk: mount(2) itself, the point it is mounted on, and holding the disk until then.
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Gid, IFlags, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+
+use super::disk_tree::{DiskTree, number_of_node};
+use super::mounts::{self, Mount};
+use super::{Root, beside};
+use crate::scope::Scope;
+
+/// How long somebody else (udev looks at each new disk) may have the disk open.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Options that are flags of mount(2): to set (`true`) or to take back.
+const FLAGS: [(&str, MountFlags, bool); 24] = [
+    ("ro", MountFlags::RDONLY, true),
+    ("rw", MountFlags::RDONLY, false),
+    ("nosuid", MountFlags::NOSUID, true),
+    ("suid", MountFlags::NOSUID, false),
+    ("nodev", MountFlags::NODEV, true),
+    ("dev", MountFlags::NODEV, false),
+    ("noexec", MountFlags::NOEXEC, true),
+    ("exec", MountFlags::NOEXEC, false),
+    ("sync", MountFlags::SYNCHRONOUS, true),
+    ("async", MountFlags::SYNCHRONOUS, false),
+    ("dirsync", MountFlags::DIRSYNC, true),
+    ("noatime", MountFlags::NOATIME, true),
+    ("atime", MountFlags::NOATIME, false),
+    ("nodiratime", MountFlags::NODIRATIME, true),
+    ("diratime", MountFlags::NODIRATIME, false),
+    ("relatime", MountFlags::RELATIME, true),
+    ("norelatime", MountFlags::RELATIME, false),
+    ("strictatime", MountFlags::STRICTATIME, true),
+    ("nostrictatime", MountFlags::STRICTATIME, false),
+    ("lazytime", MountFlags::LAZYTIME, true),
+    ("nolazytime", MountFlags::LAZYTIME, false),
+    ("silent", MountFlags::SILENT, true),
+    ("loud", MountFlags::SILENT, false),
+    ("mand", MountFlags::PERMIT_MANDATORY_FILE_LOCKING, true),
+];
+/// Options of fstab that are for other programs than the kernel.
+const FOR_OTHERS: [&str; 9] = ["defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner"];
+
+/// `noatime,discard` as mount(2) takes it: flags, and the rest for the file system.
+pub(crate) fn options(text: &str) -> (MountFlags, String) {
+    let mut flags = MountFlags::empty();
+    let mut rest = Vec::new();
+    for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+        match FLAGS.iter().find(|(name, ..)| *name == word) {
+            Some((_, flag, set)) => flags.set(*flag, *set),
+            None if FOR_OTHERS.contains(&word) || word.starts_with("x-") => {}
+            None => rest.push(word),
+        }
+    }
+    (flags, rest.join(","))
+}
+
+/// What is mounted at `point`, the uppermost one.
+pub(crate) fn at(root: &Root, point: &Path) -> Option<Mount> {
+    let point = point.canonicalize().ok()?;
+    mounts::own(root).into_iter().rev().find(|m| m.point == point)
+}
+
+/// Whether the mount is of the disk at `node`.
+pub(crate) fn is_of(root: &Root, mount: &Mount, node: &Path) -> bool {
+    mount.is_on(root, &DiskTree::of(root, node))
+}
+
+/// Opens the disk so that nobody else can mount it or make a file system on it. Who has it open for a moment is waited
+/// for.
+pub(crate) fn hold(node: &Path, scope: &Scope) -> Result<File, String> {
+    let flags = i32::try_from((OFlags::EXCL | OFlags::CLOEXEC).bits()).unwrap_or(0);
+    let patience = scope.within(BUSY);
+    loop {
+        match OpenOptions::new().read(true).custom_flags(flags).open(node) {
+            Ok(file) => return Ok(file),
+            Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+                if patience.sleep(Duration::from_millis(50)).is_err() {
+                    return Err("somebody else has it (it is mounted, or part of an array or a mapping)".to_owned());
+                }
+            }
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+}
+
+/// Whether what is open is still what stands at `node`.
+pub(crate) fn is_still(file: &File, node: &Path) -> bool {
+    let open = file.metadata().ok().map(|m| (rustix::fs::major(m.rdev()), rustix::fs::minor(m.rdev())));
+    number_of_node(node).is_some_and(|n| Some(n) == open)
+}
+
+/// Makes the directory to mount on. One that is new is made so that nothing can be written into it while nothing is
+/// mounted: an application that starts without its disk fails instead of filling the root file system. What is odd
+/// about one that was there is returned.
+pub(crate) fn make_point(point: &Path) -> io::Result<Option<&'static str>> {
+    match point.metadata() {
+        Ok(meta) if !meta.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+        Ok(_) => {
+            let empty = std::fs::read_dir(point)?.next().is_none();
+            return Ok((!empty).then_some("is not empty: what is in it is hidden while the disk is mounted"));
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Err(_) => {}
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(point)?;
+    let dir = File::open(point)?;
+    // Not every file system can: then permissions keep out at least those who are not root.
+    let sealed = rustix::fs::ioctl_getflags(&dir).and_then(|f| rustix::fs::ioctl_setflags(&dir, f | IFlags::IMMUTABLE));
+    if sealed.is_err() {
+        rustix::fs::fchmod(&dir, Mode::empty())?;
+    }
+    Ok(None)
+}
+
+/// Mounts the disk at `node` on `point`. A dead disk may never answer; then it ends with the scope.
+pub(crate) fn mount(node: &Path, point: &Path, fstype: &str, options: &str, scope: &Scope) -> Result<(), String> {
+    let (flags, rest) = self::options(options);
+    // The kernel refuses a second file system with the same UUID, which every copy of an XFS has.
+    let rest = match fstype {
+        "xfs" if !rest.split(',').any(|w| w == "nouuid") => {
+            format!("{rest}{}nouuid", if rest.is_empty() { "" } else { "," })
+        }
+        _ => rest,
+    };
+    let data = CString::new(rest).map_err(|e| e.to_string())?;
+    let (node, point, fstype) = (node.to_owned(), point.to_owned(), fstype.to_owned());
+    let work = move || Ok(rustix::mount::mount(&node, &point, fstype.as_str(), flags, Some(data.as_c_str()))?);
+    beside(scope, Box::new(work)).map_err(|e| match Errno::from_io_error(&e) {
+        Some(Errno::NODEV) => "this kernel does not know the file system".to_owned(),
+        Some(Errno::INVAL) => "the kernel takes neither the options nor the file system (see its log)".to_owned(),
+        _ => e.to_string(),
+    })
+}
+
+/// Sets owner, group and permissions of what is mounted at `point`.
+pub(crate) fn set_owner(
+    root: &Root,
+    point: &Path,
+    owner: Option<&str>,
+    group: Option<&str>,
+    mode: Option<u32>,
+) -> Result<(), String> {
+    let owner = owner.map(|name| id_of(root, "/etc/passwd", name)).transpose()?.map(Uid::from_raw);
+    let group = group.map(|name| id_of(root, "/etc/group", name)).transpose()?.map(Gid::from_raw);
+    let cannot = |e: Errno| io::Error::from(e).to_string();
+    if owner.is_some() || group.is_some() {
+        rustix::fs::chown(point, owner, group).map_err(cannot)?;
+    }
+    if let Some(mode) = mode {
+        rustix::fs::chmod(point, Mode::from_raw_mode(mode)).map_err(cannot)?;
+    }
+    Ok(())
+}
+
+/// The number of `name`, from the table itself: there may be no libc that knows other sources of names.
+fn id_of(root: &Root, table: &str, name: &str) -> Result<u32, String> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let text = std::fs::read(root.path(table)).map_err(|e| format!("cannot read {table}: {e}"))?;
+    let text = String::from_utf8_lossy(&text);
+    let id = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    };
+    text.lines().find_map(id).ok_or_else(|| format!("{table} does not know {name}"))
+}
+
+/// Where a helper is, in the directories where such tools are: an early boot may have no PATH.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let always = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    let mut places = std::env::split_paths(&path).chain(always).map(|dir| dir.join(name));
+    places.find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::TestDir;
+
+    #[test]
+    fn options_of_fstab() {
+        let (flags, rest) = options("defaults,noatime, nosuid ,commit=30,x-systemd.automount,nofail,discard,ro,rw");
+        assert_eq!(flags, MountFlags::NOATIME | MountFlags::NOSUID);
+        assert_eq!(rest, "commit=30,discard");
+        assert_eq!(options(""), (MountFlags::empty(), String::new()));
+    }
+
+    #[test]
+    fn names_are_looked_up_in_the_tables() {
+        let t = TestDir::new();
+        t.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nminecraft:x:998:997::/srv:/bin/false\nbad:x:y:0::/:/\n");
+        let id = |name: &str| id_of(&t.root(), "/etc/passwd", name);
+        assert_eq!([id("minecraft"), id("0"), id("12")], [Ok(998), Ok(0), Ok(12)]);
+        assert_eq!(id("bad").unwrap_err(), "/etc/passwd does not know bad");
+        assert!(id_of(&t.root(), "/etc/group", "x").unwrap_err().starts_with("cannot read /etc/group"));
+    }
+
+    #[test]
+    fn a_new_point_cannot_be_written_to() {
+        let t = TestDir::new();
+        let new = t.0.join("a/data");
+        assert_eq!(make_point(&new).unwrap(), None);
+        let unseal = || {
+            let dir = File::open(&new).unwrap();
+            let flags = rustix::fs::ioctl_getflags(&dir).map(|f| f - IFlags::IMMUTABLE);
+            let _ = flags.and_then(|f| rustix::fs::ioctl_setflags(&dir, f));
+        };
+        let sealed = File::open(&new).ok().and_then(|d| rustix::fs::ioctl_getflags(&d).ok());
+        let sealed = sealed.is_some_and(|f| f.contains(IFlags::IMMUTABLE));
+        let mode = new.metadata().unwrap().mode() & 0o777;
+        assert!(sealed || mode == 0, "{mode:o}");
+        let written = std::fs::write(new.join("x"), "");
+        unseal();
+        assert!(!sealed || written.is_err());
+        // One that was there stays as it is.
+        let old = t.0.join("old");
+        std::fs::create_dir(&old).unwrap();
+        assert_eq!(make_point(&old).unwrap(), None);
+        std::fs::write(old.join("x"), "").unwrap();
+        assert!(make_point(&old).unwrap().unwrap().contains("not empty"));
+        make_point(&old.join("x")).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_no_disk_is_not_what_was_opened() {
+        let t = TestDir::new();
+        let file = t.file("disk", "");
+        assert!(!is_still(&File::open(&file).unwrap(), &file));
+    }
+}

@@ -1,0 +1,286 @@
+//! What is on a disk, by a look of our own: no udev, no blkid, no exit code of another program.
+//!
+//! Two questions, and never a guess. *Which file system is it?* is answered by superblocks. *Is it blank?* is answered
+//! with yes only where no superblock of any kind is found **and** the places where one could be (the first 4 MiB and
+//! the last 1 MiB) are all zero. Whatever cannot be read is an error: unknown, and never formatted.
+//!
+//! The layouts are those of the kernel's headers and of each format's own documentation.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// What must be zero at the beginning of a blank disk.
+const HEAD: u64 = 4 << 20;
+/// And at its end.
+const TAIL: u64 = 1 << 20;
+const PIECE: usize = 64 << 10;
+
+/// Something that can be read at any place.
+pub(crate) trait Disk {
+    /// How many bytes it has.
+    fn size(&self) -> io::Result<u64>;
+    /// Fills all of `buffer` from `offset` on; fewer bytes are an error.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Disk for File {
+    fn size(&self) -> io::Result<u64> {
+        use std::io::Seek;
+        let mut file = self;
+        file.seek(io::SeekFrom::End(0))
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+}
+
+/// What a superblock says that the disk is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A file system that can be mounted.
+    FileSystem,
+    /// A part of something else: encrypted, a member of an array or of a volume group, swap.
+    Member,
+    /// A partition table.
+    Table,
+}
+
+/// A superblock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// As the kernel names it where it is a file system: `ext4`, `xfs`.
+    pub(crate) kind: &'static str,
+    pub(crate) role: Use,
+    /// How many bytes of the disk the file system takes, where its superblock says so.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// What is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Proven to be blank.
+    Blank,
+    /// One file system, and nothing that contradicts it.
+    FileSystem(Found),
+    /// Anything else.
+    Other(Vec<Found>),
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Blank => f.write_str("nothing"),
+            Content::FileSystem(found) => f.write_str(found.kind),
+            Content::Other(found) if found.is_empty() => f.write_str("data of an unknown kind"),
+            Content::Other(found) => {
+                let kinds: Vec<&str> = found.iter().map(|s| s.kind).collect();
+                f.write_str(&kinds.join(" and "))
+            }
+        }
+    }
+}
+
+/// Looks at the whole disk. An error means that nothing is known of it.
+pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
+    let size = disk.size()?;
+    if size < TAIL {
+        return Err(io::Error::other(format!("it has {size} bytes only")));
+    }
+    let mut found = superblocks(disk, size)?;
+    let systems = found.iter().filter(|s| s.role == Use::FileSystem).count();
+    let members = found.iter().filter(|s| s.role == Use::Member).count();
+    if systems == 1 && members == 0 {
+        // A table beside it is what an older use left at the other end, or the boot sector of the file system itself.
+        found.retain(|s| s.role == Use::FileSystem);
+        return Ok(Content::FileSystem(found[0]));
+    }
+    if found.is_empty() && is_zero(disk, 0, HEAD.min(size))? && is_zero(disk, size.saturating_sub(TAIL), size)? {
+        return Ok(Content::Blank);
+    }
+    Ok(Content::Other(found))
+}
+
+fn is_zero(disk: &dyn Disk, from: u64, to: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; PIECE];
+    let mut at = from;
+    while at < to {
+        let length = usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
+        let piece = &mut buffer[..length];
+        disk.read(piece, at)?;
+        if piece.iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        at += length as u64;
+    }
+    Ok(true)
+}
+
+/// A magic number at a place that is always the same.
+struct Magic {
+    at: u64,
+    bytes: &'static [u8],
+    kind: &'static str,
+    role: Use,
+}
+
+const fn magic(at: u64, bytes: &'static [u8], kind: &'static str, role: Use) -> Magic {
+    Magic { at, bytes, kind, role }
+}
+
+/// Those whose place and meaning need no arithmetic.
+const MAGICS: [Magic; 34] = [
+    magic(0, b"XFSB", "xfs", Use::FileSystem),
+    magic(0x1_0040, b"_BHRfS_M", "btrfs", Use::FileSystem),
+    magic(0x400, &0xf2f5_2010_u32.to_le_bytes(), "f2fs", Use::FileSystem),
+    magic(3, b"NTFS    ", "ntfs", Use::FileSystem),
+    magic(3, b"EXFAT   ", "exfat", Use::FileSystem),
+    magic(0x52, b"FAT32   ", "vfat", Use::FileSystem),
+    magic(0x36, b"FAT16   ", "vfat", Use::FileSystem),
+    magic(0x36, b"FAT12   ", "vfat", Use::FileSystem),
+    magic(0x8000, b"JFS1", "jfs", Use::FileSystem),
+    magic(0x1_0034, b"ReIsEr", "reiserfs", Use::FileSystem),
+    magic(0x400, &0xe0f5_e1e2_u32.to_le_bytes(), "erofs", Use::FileSystem),
+    magic(0, b"hsqs", "squashfs", Use::FileSystem),
+    magic(0x8001, b"CD001", "iso9660", Use::FileSystem),
+    magic(0x1018, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "bcache", Use::Member),
+    magic(0x1018, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "bcachefs", Use::FileSystem),
+    magic(0, b"LUKS\xba\xbe", "LUKS", Use::Member),
+    // LUKS 2 has a second header, at one of some distances.
+    magic(0x4000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x8000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x1_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x2_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x4_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x8_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x10_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x20_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0x40_0000, b"SKUL\xba\xbe", "LUKS", Use::Member),
+    magic(0, b"LABELONE", "LVM2", Use::Member),
+    magic(0x200, b"LABELONE", "LVM2", Use::Member),
+    magic(0x400, b"LABELONE", "LVM2", Use::Member),
+    magic(0x600, b"LABELONE", "LVM2", Use::Member),
+    // Version 1.1 and 1.2; 1.0 and 0.90 are at the end.
+    magic(0, &MD.to_le_bytes(), "md raid", Use::Member),
+    magic(0x1000, &MD.to_le_bytes(), "md raid", Use::Member),
+    magic(0x200, b"EFI PART", "GPT", Use::Table),
+    magic(0x1000, b"EFI PART", "GPT", Use::Table),
+    magic(0x1fe, b"\x55\xaa", "MBR", Use::Table),
+];
+
+const MD: u32 = 0xa92b_4efc;
+
+fn superblocks(disk: &dyn Disk, size: u64) -> io::Result<Vec<Found>> {
+    let mut all: Vec<Found> = Vec::new();
+    let mut add = |kind, role, bytes| {
+        if !all.iter().any(|f| f.kind == kind) {
+            all.push(Found { kind, role, bytes });
+        }
+    };
+    let has = |at: u64, bytes: &[u8]| matches(disk, size, at, bytes);
+    for m in &MAGICS {
+        if has(m.at, m.bytes)? {
+            add(m.kind, m.role, if m.kind == "xfs" { xfs_bytes(disk, size)? } else { None });
+        }
+    }
+    if let Some((kind, bytes)) = ext(disk, size)? {
+        add(kind, if kind == "jbd" { Use::Member } else { Use::FileSystem }, bytes);
+    }
+    // Swap has its magic at the end of its first page, of whatever size.
+    for page in [0x1000, 0x2000, 0x4000, 0x8000, 0x1_0000] {
+        for text in [b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND\0", b"S2SUSPEND\0"] {
+            if has(page - 10, text)? {
+                add("swap", Use::Member, None);
+            }
+        }
+    }
+    // md 0.90: at the last 64 KiB boundary that has 64 KiB after it, in the byte order of its machine. md 1.0: 8 KiB
+    // before the end, at a multiple of 4 KiB.
+    let old = (size & !0xffff).wrapping_sub(0x1_0000);
+    let at_end = (size.wrapping_sub(0x2000)) & !0xfff;
+    if has(old, &MD.to_le_bytes())? || has(old, &MD.to_be_bytes())? || has(at_end, &MD.to_le_bytes())? {
+        add("md raid", Use::Member, None);
+    }
+    // The second GPT, in sectors of 512 bytes or 4 KiB.
+    if has(size.wrapping_sub(0x200), b"EFI PART")? || has(size.wrapping_sub(0x1000), b"EFI PART")? {
+        add("GPT", Use::Table, None);
+    }
+    if zfs(disk, size)? {
+        add("zfs", Use::Member, None);
+    }
+    Ok(all)
+}
+
+/// Whether `bytes` are at `at`; what lies outside of the disk is not there.
+fn matches(disk: &dyn Disk, size: u64, at: u64, bytes: &[u8]) -> io::Result<bool> {
+    let Some(end) = at.checked_add(bytes.len() as u64).filter(|end| *end <= size) else { return Ok(false) };
+    let mut buffer = vec![0; usize::try_from(end - at).unwrap_or_default()];
+    disk.read(&mut buffer, at)?;
+    Ok(buffer == bytes)
+}
+
+fn bytes_at<const N: usize>(disk: &dyn Disk, size: u64, at: u64) -> io::Result<[u8; N]> {
+    let mut buffer = [0; N];
+    if at + N as u64 <= size {
+        disk.read(&mut buffer, at)?;
+    }
+    Ok(buffer)
+}
+
+/// `sb_blocksize` and `sb_dblocks`, both big endian.
+fn xfs_bytes(disk: &dyn Disk, size: u64) -> io::Result<Option<u64>> {
+    let block = u32::from_be_bytes(bytes_at(disk, size, 4)?);
+    let blocks = u64::from_be_bytes(bytes_at(disk, size, 8)?);
+    Ok(blocks.checked_mul(u64::from(block)))
+}
+
+/// ext2, ext3, ext4, or the journal of another one.
+fn ext(disk: &dyn Disk, size: u64) -> io::Result<Option<(&'static str, Option<u64>)>> {
+    const HAS_JOURNAL: u32 = 0x4;
+    const JOURNAL_DEVICE: u32 = 0x8;
+    // What ext3 knows: file types, recovery, meta block groups; sparse superblocks, large files, B-trees.
+    const EXT3_INCOMPATIBLE: u32 = 0x2 | 0x4 | 0x10;
+    const EXT3_READ_ONLY: u32 = 0x1 | 0x2 | 0x4;
+    if !matches(disk, size, 0x438, &0xef53_u16.to_le_bytes())? {
+        return Ok(None);
+    }
+    let word = |at: u64| Ok::<_, io::Error>(u32::from_le_bytes(bytes_at(disk, size, 0x400 + at)?));
+    let (compatible, incompatible, read_only) = (word(0x5c)?, word(0x60)?, word(0x64)?);
+    let kind = if incompatible & JOURNAL_DEVICE != 0 {
+        "jbd"
+    } else if incompatible & !EXT3_INCOMPATIBLE != 0 || read_only & !EXT3_READ_ONLY != 0 {
+        "ext4"
+    } else if compatible & HAS_JOURNAL != 0 {
+        "ext3"
+    } else {
+        "ext2"
+    };
+    let wide = if incompatible & 0x80 != 0 { u64::from(word(0x150)?) } else { 0 };
+    let blocks = wide << 32 | u64::from(word(4)?);
+    let block = 1024_u64.checked_shl(word(0x18)?);
+    Ok(Some((kind, block.and_then(|b| blocks.checked_mul(b)))))
+}
+
+/// An uberblock in one of the four labels, two at each end.
+fn zfs(disk: &dyn Disk, size: u64) -> io::Result<bool> {
+    const LABEL: u64 = 256 << 10;
+    const MAGIC: u64 = 0x00ba_b10c;
+    let end = size & !(LABEL - 1);
+    let mut ring = vec![0; 128 << 10];
+    for label in [Some(0), Some(LABEL), end.checked_sub(2 * LABEL), end.checked_sub(LABEL)].into_iter().flatten() {
+        if label + LABEL > size {
+            continue;
+        }
+        disk.read(&mut ring, label + (128 << 10))?;
+        let is = |c: &[u8]| c.starts_with(&MAGIC.to_le_bytes()) || c.starts_with(&MAGIC.to_be_bytes());
+        if ring.chunks(1024).any(is) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests;

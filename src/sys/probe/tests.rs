@@ -1,0 +1,225 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::properties::settings;
+use crate::sys::testing::TestDir;
+
+const SIZE: u64 = 64 << 20;
+
+/// Zeros but for some bytes; some places cannot be read.
+#[derive(Debug, Default, Clone)]
+struct Sparse {
+    size: u64,
+    bytes: BTreeMap<u64, u8>,
+    bad: Vec<Range<u64>>,
+}
+
+impl Sparse {
+    fn new(size: u64) -> Sparse {
+        Sparse { size, ..Sparse::default() }
+    }
+
+    fn with(mut self, at: u64, bytes: &[u8]) -> Sparse {
+        self.bytes.extend((at..).zip(bytes.iter().copied()));
+        self
+    }
+}
+
+impl Disk for Sparse {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset + buffer.len() as u64;
+        if end > self.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.bad.iter().any(|b| b.start < end && offset < b.end) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        buffer.fill(0);
+        for (at, b) in self.bytes.range(offset..end) {
+            buffer[usize::try_from(at - offset).unwrap()] = *b;
+        }
+        Ok(())
+    }
+}
+
+fn seen(disk: &Sparse) -> String {
+    probe(disk).unwrap().to_string()
+}
+
+#[test]
+fn only_zeros_are_blank() {
+    assert_eq!(probe(&Sparse::new(SIZE)).unwrap(), Content::Blank);
+    // In the middle of the disk nobody looks: there a format alone would not show.
+    let blank_but_for = |at| probe(&Sparse::new(SIZE).with(at, &[1])).unwrap() == Content::Blank;
+    for at in [0, 1, HEAD - 1, SIZE - TAIL, SIZE - 1] {
+        assert!(!blank_but_for(at), "{at}");
+    }
+    assert!(blank_but_for(HEAD) && blank_but_for(SIZE - TAIL - 1));
+    assert_eq!(seen(&Sparse::new(SIZE).with(77, b"x")), "data of an unknown kind");
+    for size in [0, 1, TAIL - 1] {
+        probe(&Sparse::new(size)).unwrap_err();
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown() {
+    for bad in [0..1, 0x438..0x439, HEAD - 1..HEAD, SIZE - TAIL..SIZE - TAIL + 1, SIZE - 1..SIZE] {
+        let disk = Sparse { bad: vec![bad.clone()], ..Sparse::new(SIZE) };
+        probe(&disk).expect_err(&format!("{bad:?}"));
+    }
+}
+
+#[test]
+fn each_kind_is_known_by_its_magic() {
+    let md = MD.to_le_bytes();
+    let cases: [(u64, &[u8], &str); 26] = [
+        (0, b"XFSB", "xfs"),
+        (0x1_0040, b"_BHRfS_M", "btrfs"),
+        (0x400, b"\x10\x20\xf5\xf2", "f2fs"),
+        (3, b"NTFS    ", "ntfs"),
+        (0x52, b"FAT32   ", "vfat"),
+        (0, b"LUKS\xba\xbe\0\x01", "LUKS"),
+        (0, b"LUKS\xba\xbe\0\x02", "LUKS"),
+        (0x4000, b"SKUL\xba\xbe\0\x02", "LUKS"),
+        (0x200, b"LABELONE", "LVM2"),
+        (0xff6, b"SWAPSPACE2", "swap"),
+        (0xfff6, b"SWAPSPACE2", "swap"),
+        (0, &md, "md raid"),
+        (0x1000, &md, "md raid"),
+        (SIZE - 0x2000, &md, "md raid"),
+        (SIZE - 0x1_0000, &md, "md raid"),
+        (SIZE - 0x1_0000, b"\xa9\x2b\x4e\xfc", "md raid"),
+        (0x200, b"EFI PART", "GPT"),
+        (0x1000, b"EFI PART", "GPT"),
+        (SIZE - 0x200, b"EFI PART", "GPT"),
+        (SIZE - 0x1000, b"EFI PART", "GPT"),
+        (0x1fe, b"\x55\xaa", "MBR"),
+        (128 << 10, b"\x0c\xb1\xba\0\0\0\0\0", "zfs"),
+        ((384 << 10) + 1024, b"\0\0\0\0\0\xba\xb1\x0c", "zfs"),
+        (SIZE - (128 << 10), b"\x0c\xb1\xba\0\0\0\0\0", "zfs"),
+        (SIZE - (384 << 10), b"\x0c\xb1\xba\0\0\0\0\0", "zfs"),
+        (0x8001, b"CD001", "iso9660"),
+    ];
+    for (at, bytes, kind) in cases {
+        assert_eq!(seen(&Sparse::new(SIZE).with(at, bytes)), kind, "{at:#x}");
+    }
+    // md 0.90 and 1.0 on a disk whose size is no multiple of anything.
+    let odd = SIZE + 0x1_2345;
+    assert_eq!(seen(&Sparse::new(odd).with((odd & !0xffff) - 0x1_0000, &md)), "md raid");
+    assert_eq!(seen(&Sparse::new(odd).with((odd - 0x2000) & !0xfff, &md)), "md raid");
+}
+
+#[test]
+fn the_family_of_ext() {
+    let ext = |compatible: u8, incompatible: u8, read_only: u8| {
+        let features = [compatible, 0, 0, 0, incompatible, 0, 0, 0, read_only, 0, 0, 0];
+        seen(&Sparse::new(SIZE).with(0x438, b"\x53\xef").with(0x45c, &features))
+    };
+    assert_eq!([ext(0, 2, 1), ext(4, 2, 3), ext(4, 0x42, 3), ext(4, 2, 8)], ["ext2", "ext3", "ext4", "ext4"]);
+    assert_eq!(ext(0, 8, 0), "jbd");
+    let sized = Sparse::new(SIZE).with(0x438, b"\x53\xef").with(0x404, &[0, 1, 0, 0]).with(0x418, &[2]);
+    assert_eq!(
+        probe(&sized).unwrap(),
+        Content::FileSystem(Found { kind: "ext2", role: Use::FileSystem, bytes: Some(1 << 20) })
+    );
+}
+
+#[test]
+fn what_contradicts_itself_is_no_file_system() {
+    let xfs = || Sparse::new(SIZE).with(0, b"XFSB");
+    assert_eq!(seen(&xfs().with(0x1_0040, b"_BHRfS_M")), "xfs and btrfs");
+    // A member of a mirror shows its file system, and must not be mounted beside it.
+    assert_eq!(seen(&xfs().with(SIZE - 0x2000, &MD.to_le_bytes())), "xfs and md raid");
+    // A table at the end is what the disk was before.
+    assert_eq!(seen(&xfs().with(SIZE - 0x200, b"EFI PART")), "xfs");
+    assert_eq!(seen(&Sparse::new(SIZE).with(0x52, b"FAT32   ").with(0x1fe, b"\x55\xaa")), "vfat");
+    assert_eq!(seen(&Sparse::new(SIZE).with(0x200, b"EFI PART").with(0x1fe, b"\x55\xaa")), "GPT and MBR");
+}
+
+/// What the real tools make, where they are installed.
+#[test]
+fn what_the_tools_make_is_known() {
+    let t = TestDir::new();
+    let mut made = Vec::new();
+    let tools: [(&str, &[&str], &str); 10] = [
+        ("mkfs.ext2", &["-q", "-F"], "ext2"),
+        ("mkfs.ext3", &["-q", "-F"], "ext3"),
+        ("mkfs.ext4", &["-q", "-F"], "ext4"),
+        ("mkswap", &[], "swap"),
+        ("mkfs.xfs", &["-q"], "xfs"),
+        ("mkfs.btrfs", &["-q"], "btrfs"),
+        ("mkfs.f2fs", &["-q"], "f2fs"),
+        ("mkfs.vfat", &[], "vfat"),
+        ("mkfs.ntfs", &["-Q", "-F", "-q"], "ntfs"),
+        (
+            "cryptsetup",
+            &["-q", "--pbkdf-force-iterations=4", "--pbkdf-memory=32", "luksFormat", "--key-file=/dev/null"],
+            "LUKS",
+        ),
+    ];
+    for (tool, arguments, kind) in tools {
+        let path = t.0.join(format!("{tool}.img"));
+        let file = File::create_new(&path).unwrap();
+        file.set_len(512 << 20).unwrap();
+        let search = format!("{}:/sbin:/usr/sbin", std::env::var("PATH").unwrap());
+        let end = Command::new("sh")
+            .env("PATH", search)
+            .args(["-c", r#"exec "$@""#, "sh", tool])
+            .args(arguments)
+            .arg(&path)
+            .output();
+        if end.is_ok_and(|e| e.status.success()) {
+            let seen = probe(&File::open(&path).unwrap()).unwrap();
+            assert_eq!(seen.to_string(), kind);
+            if let Content::FileSystem(Found { bytes: Some(bytes), .. }) = seen {
+                assert!((500 << 20..=512 << 20).contains(&bytes), "{kind} {bytes}");
+            }
+            made.push(kind);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+    println!("made and known: {made:?}");
+    assert!(made.contains(&"ext4"), "e2fsprogs is needed: {made:?}");
+}
+
+proptest! {
+    #![proptest_config(settings())]
+
+    /// Whatever is written and whatever cannot be read: it is blank only if all that was looked at is zero.
+    #[test]
+    fn nothing_but_zeros_is_blank(
+        size in TAIL..SIZE,
+        writes in prop::collection::vec((any::<u64>(), any::<u8>()), 0..4),
+        bad in prop::collection::vec(any::<u64>(), 0..2),
+        magics in prop::collection::vec(any::<prop::sample::Index>(), 0..2),
+    ) {
+        let mut disk = Sparse::new(size);
+        for (at, byte) in writes {
+            disk = disk.with(at % size, &[byte]);
+        }
+        for m in magics {
+            let m = m.get(&MAGICS);
+            if m.at + (m.bytes.len() as u64) < size {
+                disk = disk.with(m.at, m.bytes);
+            }
+        }
+        disk.bad = bad.into_iter().map(|at| at % size..at % size + 1).collect();
+        let looked = |at: u64| at < HEAD || at >= size - TAIL;
+        let dirty = disk.bytes.iter().any(|(at, b)| *b != 0 && looked(*at));
+        let unreadable = disk.bad.iter().any(|b| looked(b.start));
+        if let Ok(content) = probe(&disk) {
+            prop_assert!(content != Content::Blank || (!dirty && !unreadable));
+            prop_assert!(content == Content::Blank || !disk.bytes.is_empty());
+        } else {
+            prop_assert!(!disk.bad.is_empty());
+        }
+    }
+}
