@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test vm-test demo bench soak properties static lint install uninstall clean
+.PHONY: help build test vm-test demo bench soak properties static dist dist-test lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -17,6 +17,8 @@ STATIC = $(TARGET)/$(ARCH)-unknown-linux-musl/release/ec2fleetd
 
 PREFIX ?= /usr/local
 DOCDIR = $(PREFIX)/share/doc/ec2fleetd
+# Hooks, and the script that puts them into an image, with all that it needs.
+DATADIR = $(PREFIX)/share/ec2fleetd
 # Named by the units too: change it there as well.
 CONFDIR ?= /etc/ec2fleetd
 # systemd reads units from /usr and /usr/local; for another prefix they must go to /etc to be found at all.
@@ -62,6 +64,16 @@ properties: ## the property tests with a million inputs each (CASES=1000000)
 static: ## one static file for any Linux (ARCH=aarch64 for the other processor)
 	@CARGO='$(CARGO)' init/build-static.sh '$(ARCH)'
 
+dist: ## release files in target/dist: binary, archive, .deb, .rpm, SBOM (ARCH=aarch64)
+	@CARGO='$(CARGO)' init/dist.sh '$(ARCH)'
+
+# Both processors are built, one of them twice. Checks that need root, or tools that are not here, say so and are skipped.
+dist-test: $(VENV)/.stamp ## make the release files, compare, install and run them (debootstrap, rpm, qemu-user-static)
+	$(MAKE) dist ARCH=x86_64
+	$(MAKE) dist ARCH=aarch64
+	$(CARGO) build --locked --example fakeaws
+	@CARGO='$(CARGO)' FAKEAWS='$(TARGET)/debug/examples/fakeaws' '$(PYTHON)' -B tests/dist/run.py </dev/null
+
 lint: ## rustfmt and clippy, as CI runs them
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -81,11 +93,17 @@ install: ## install binary, units and examples (PREFIX, DESTDIR, BIN=file)
 	done; \
 	install -m 0644 LICENSE $(wildcard README.md) '$(DESTDIR)$(DOCDIR)'; \
 	install -m 0644 cloud-init/* '$(DESTDIR)$(DOCDIR)/cloud-init'; \
+	for file in init/install-image.sh init/*/*; do \
+	  case $$file in init/package/*) continue ;; esac; \
+	  mode=0644; [ ! -x "$$file" ] || mode=0755; \
+	  install -d "$(DESTDIR)$(DATADIR)/$${file%/*}"; \
+	  install -m $$mode "$$file" "$(DESTDIR)$(DATADIR)/$$file"; \
+	done; \
 	[ -d '$(DESTDIR)$(CONFDIR)' ] || install -d -m 0700 '$(DESTDIR)$(CONFDIR)'
 
 uninstall: ## remove what install made; configs in /etc/ec2fleetd stay
 	rm -f '$(DESTDIR)$(PREFIX)/bin/ec2fleetd' '$(DESTDIR)$(UNITDIR)/ec2fleetd.service' '$(DESTDIR)$(UNITDIR)/ec2fleetd@.service'
-	rm -rf '$(DESTDIR)$(DOCDIR)'
+	rm -rf '$(DESTDIR)$(DOCDIR)' '$(DESTDIR)$(DATADIR)'
 	-rmdir '$(DESTDIR)$(CONFDIR)' 2>/dev/null
 
 clean: ## remove all that was built

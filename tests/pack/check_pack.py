@@ -160,6 +160,8 @@ def test_install_puts_everything_in_its_place(tmp):
         tmp / "etc/ec2fleetd": 0o700,
         tmp / "usr/local/share/doc/ec2fleetd/LICENSE": 0o644,
         tmp / "usr/local/share/doc/ec2fleetd/cloud-init/runcmd.yaml": 0o644,
+        tmp / "usr/local/share/ec2fleetd/init/install-image.sh": 0o755,
+        tmp / "usr/local/share/ec2fleetd/init/packer/ec2fleetd.pkr.hcl": 0o644,
     }.items():
         assert path.exists(), path
         assert stat.S_IMODE(path.stat().st_mode) == mode, f"{path}: {oct(path.stat().st_mode)}"
@@ -310,6 +312,7 @@ def test_check_finds_a_wrong_config(tmp):
 
 def scripts():
     files = [*ROOT.glob("tests/*.sh"), *ROOT.glob("init/*.sh"), *ROOT.glob("tests/*/*.sh"), ROOT / ".ci/run"]
+    files += [ROOT / "init/package/postinst", ROOT / "init/package/prerm"]
     return [file for file in files if file.exists()]
 
 
