@@ -26,7 +26,15 @@ const PASSING: [FaultKind; 9] = [
     FaultKind::Garbage,
     FaultKind::Truncated,
 ];
-const LASTING: [FaultKind; 3] = [FaultKind::Status500, FaultKind::Throttle, FaultKind::Denied];
+const LASTING: [FaultKind; 7] = [
+    FaultKind::Status500,
+    FaultKind::Status503,
+    FaultKind::Throttle,
+    FaultKind::ResetBefore,
+    FaultKind::Hang(HUNG),
+    FaultKind::Garbage,
+    FaultKind::Denied,
+];
 
 #[derive(Debug)]
 struct Case {
