@@ -48,15 +48,19 @@ have_zig() {
 	PATH=$zig/bin:$PATH
 }
 
+# Paths of this machine do not belong into the binary.
+names() {
+	echo "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates" \
+		"--remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src=rust --remap-path-prefix=$PWD=."
+}
+
 # The linker that comes with Rust folds equal functions and packs relocations: 80 KB less than with GNU ld. It needs no
 # C compiler, since Rust's musl targets bring their own start-up files and libc. With frame pointers the tables for
 # unwinding are 80 KB smaller, and 27 KB more without entries for functions that no panic passes through.
 lld_flags() {
 	host=$(rustc -vV | sed -n 's/^host: //p')
 	[ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld" ] || return 1
-	# Paths of this machine do not belong into the binary.
-	names="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates --remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src=rust --remap-path-prefix=$PWD=."
-	echo "$names -C linker=rust-lld -C link-arg=--icf=all -C link-arg=-O2 -C link-arg=-zpack-relative-relocs -C force-frame-pointers=yes -C force-unwind-tables=no"
+	echo "$(names) -C linker=rust-lld -C link-arg=--icf=all -C link-arg=-O2 -C link-arg=-zpack-relative-relocs -C force-frame-pointers=yes -C force-unwind-tables=no"
 }
 
 # Building the library is not stable, hence RUSTC_BOOTSTRAP where it is done.
@@ -98,10 +102,11 @@ by_rustup() {
 			"$cargo" build --release --locked $std --target "$triple"
 	elif [ -n "$cc" ]; then
 		say "way: rustup ($(rustc --version)), C and linking by $cc"
-		env "CC_$lower=$cc" "CARGO_TARGET_${upper}_LINKER=$cc" "$cargo" build --release --locked $std --target "$triple"
+		env "CC_$lower=$cc" "CARGO_TARGET_${upper}_LINKER=$cc" "CARGO_TARGET_${upper}_RUSTFLAGS=$(names)" \
+			"$cargo" build --release --locked $std --target "$triple"
 	elif have_zig; then
 		say "way: rustup ($(rustc --version)), C and linking by zig"
-		"$cargo" zigbuild --release --locked $std --target "$triple"
+		env "CARGO_TARGET_${upper}_RUSTFLAGS=$(names)" "$cargo" zigbuild --release --locked $std --target "$triple"
 	else
 		say "no C compiler for $triple: apt-get install musl-tools (own processor), or let pip fetch ziglang"
 		return 1

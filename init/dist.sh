@@ -35,17 +35,19 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} |
 	die "no commit here to take the date of: give SOURCE_DATE_EPOCH"
 export SOURCE_DATE_EPOCH
 
-# tool NAME VERSION [OPTION]...: built once, and again for another version.
+# tool NAME VERSION LEVEL [OPTION]...: built once, optimized so far, and again for another version.
 tool() {
 	grep -qs "\"$1 $2 " "$tools/.crates.toml" && return
 	say "building $1 $2 (a minute or two, once)"
-	name_=$1 version_=$2
-	shift 2
-	CARGO_TARGET_DIR=$tools/build "$cargo" install --quiet --locked --root "$tools" "$@" "$name_@$version_"
+	crate=$1@$2 level=$3
+	shift 3
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=$level CARGO_TARGET_DIR=$tools/build \
+		"$cargo" install --quiet --locked --root "$tools" "$@" "$crate"
 }
 # Without xz: gzip will do, and needs no C library.
-tool cargo-deb 3.8.0 --no-default-features --features gzip
-tool cargo-generate-rpm 0.21.1
+tool cargo-deb 3.8.0 3 --no-default-features --features gzip
+# Its dependencies take minutes to optimize, and it works for a second.
+tool cargo-generate-rpm 0.21.1 0
 
 init/build-static.sh "$arch"
 rm -rf "${stage:?}" "${out:?}/$name" "$out/$name".*

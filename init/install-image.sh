@@ -70,7 +70,8 @@ link() {
 }
 
 put 0755 "$bin" /usr/local/bin/ec2fleetd
-[ -d "$root/etc/ec2fleetd" ] || mkdir -p -m 0700 "$root/etc/ec2fleetd"
+mkdir -p "$root/etc"
+[ -d "$root/etc/ec2fleetd" ] || mkdir -m 0700 "$root/etc/ec2fleetd"
 
 if [ -d "$root/usr/lib/systemd/system" ] || [ -d "$root/lib/systemd/system" ]; then
 	init=systemd
