@@ -94,6 +94,7 @@ fn what_was_mounted_before_the_run_is_not_unmounted() {
 fn what_was_mounted_after_a_kill_before_the_disk_was_seen_is_not_cut_off() {
     let Some((lab, loops)) = lab(1) else { return };
     crate::journal::killed_at(&lab, &config(&x(1, "/dev/xvdf", "true")), "AttachVolume", 1);
+    lab.until("the disk", || lab.root(&lab.me).join("dev/nvme1n1").exists());
     // Somebody goes on by hand.
     let point = lab.dir.join("mnt");
     assert!(Command::new("mount").arg(&loops[0].device).arg(&point).status().unwrap().success());
@@ -108,7 +109,7 @@ fn what_was_mounted_after_a_kill_before_the_disk_was_seen_is_not_cut_off() {
 #[test]
 fn a_disk_that_has_another_number_by_now_is_not_mixed_up_with_another_one() {
     let Some((lab, loops)) = lab(2) else { return };
-    let script = "touch $LAB/first; until [ -e $LAB/go ]; do sleep 0.02; done";
+    let script = crate::disks::HOLD;
     crate::journal::killed_in_command(&lab, &config(&x(1, "/dev/xvdf", script)));
     let point = lab.dir.join("mnt");
     // By hand the volumes changed their places: the first disk is the second volume's now.
