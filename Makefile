@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test vm-test demo bench soak properties static dist dist-test lint install uninstall clean
+.PHONY: help build test vm-test demo bench bench-boot soak properties static dist dist-test lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -50,6 +50,12 @@ bench: build ## measure what the README promises; fails where a bound is missed
 	@rm -f '$(STATIC)'; $(MAKE) static || echo "make static failed; measuring what there is" >&2
 	@bin='$(STATIC)'; [ -x "$$bin" ] || bin='$(TARGET)/release/ec2fleetd'; \
 	EC2FLEETD="$$bin" FAKEAWS='$(TARGET)/release/examples/fakeaws' python3 tests/bench/bench.py
+
+# On the machines of `make vm-test`. What depends on how fast this machine is is only told. ROUNDS: boots of each image.
+bench-boot: static ## from power-on to `started`, measured in guests that really boot (ROUNDS=3)
+	tests/vm/prepare.sh </dev/null
+	$(CARGO) build --locked --example fakeaws
+	@EC2FLEETD='$(STATIC)' FAKEAWS='$(TARGET)/debug/examples/fakeaws' python3 -B tests/vm/bench.py $(ROUNDS)
 
 # Against the release build, in real time; a compressed day is part of `make test`.
 soak: build ## poll under trouble until Ctrl-C, or for HOURS=.. hours, and see that nothing grows
