@@ -50,6 +50,8 @@ CONFIG = """{
 TRACE = """\
 mount -t tracefs trace /sys/kernel/tracing 2>/dev/null
 cd /sys/kernel/tracing
+# The clock of the kernel's log; the one by default may be far from it.
+echo global >trace_clock
 echo 'p:announced disk_uevent action=%si:s32 name=+12(%di):string' >kprobe_events
 echo 'p:opened do_sys_openat2 file=+0(%si):ustring' >>kprobe_events
 echo 'action == 0 && name ~ "nvme*"' >events/kprobes/announced/filter
