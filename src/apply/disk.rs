@@ -55,7 +55,8 @@ impl DomainRun {
             let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
             scope.check().map_err(late)?;
             if clock.now() >= ask_at && !attached {
-                attached = self.still_attached(id, device, scope)?;
+                // The end of the scope may well come while EC2 is asked: what is waited for is the disk all the same.
+                attached = self.still_attached(id, device, scope).map_err(|f| f.halt.map_or(f, late))?;
                 ask_at = clock.now().after(pause);
                 pause = (pause * 2).min(Duration::from_secs(8));
             }
