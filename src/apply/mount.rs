@@ -55,7 +55,9 @@ impl DomainRun {
         }
         let disk = self.hold_disk(a, scope).map_err(failed)?;
         let mut content = look(&disk, scope).map_err(failed)?;
-        if self.was_being_formatted(d) {
+        // Half a file system of our own is as good as blank. Anything that is known to be something is not ours to judge:
+        // mkfs may have ended before the kill, and somebody may have used the disk since.
+        if matches!(&content, Content::Other(found) if found.is_empty()) && self.was_being_formatted(d) {
             log::warn!("{}: {} was being formatted when an earlier run was cut off", m.key, a.volume_id);
             content = Content::Blank;
         }
@@ -67,9 +69,14 @@ impl DomainRun {
             }
             Content::Blank if m.format => self.format(d, m, a, disk, scope)?,
             Content::Blank => {
-                return Err(failed("it is blank, and mount.format is never".to_owned()));
+                let why = "it is blank, and mount.format is never: set it to if-blank if it may be formatted";
+                return Err(failed(why.to_owned()));
             }
-            Content::Other(_) => return Err(failed(format!("it holds {content}, no file system that it knows"))),
+            Content::Other(_) => {
+                return Err(failed(format!(
+                    "it holds {content}, no file system that can be mounted: look at it by hand"
+                )));
+            }
         };
         if let Some(wanted) = m.fstype.as_deref().filter(|w| !agree(w, found.kind)) {
             return Err(failed(format!("it holds {}, and the config wants {wanted}", found.kind)));
@@ -132,8 +139,7 @@ impl DomainRun {
         });
         let copied = d.create.as_ref().is_some_and(|c| c.contains_key("SnapshotId"));
         if !again && (!made || copied) {
-            self.take_consent(a, scope)
-                .map_err(|f| Failure { text: format!("{}: {}", failed(String::new()), f.text), ..f })?;
+            self.take_consent(a, scope).map_err(|f| Failure { halt: f.halt, ..failed(f.text) })?;
         }
         let mut argv = vec![tool.display().to_string()];
         argv.extend(mkfs_arguments(fstype, m.label.as_deref()));

@@ -190,6 +190,26 @@ fn a_run_killed_while_it_formats_is_finished_by_the_next_if_the_journal_says_so(
 }
 
 #[test]
+fn a_file_system_that_was_made_before_the_kill_is_not_made_again() {
+    let Some((lab, disk)) = with_disk(blank, true) else { return };
+    let slow = r#"/usr/sbin/mkfs.ext4 "$@" || /sbin/mkfs.ext4 "$@"; touch $LAB/first; sleep 600"#;
+    let first = lab.start(&config(&x(FORMAT)), tool(&lab, "mkfs.ext4", slow));
+    lab.until_file("first");
+    first.signal("KILL");
+    assert_eq!(first.wait(&lab).code, 137);
+    let _ = Command::new("pkill").args(["-f", lab.dir.join("bin/mkfs.ext4").to_str().unwrap()]).status();
+    // Somebody goes on by hand, before the next run.
+    let point = lab.dir.join("mnt");
+    assert!(Command::new("mount").arg(&disk.device).arg(&point).status().unwrap().success());
+    fs::write(point.join("world"), "precious").unwrap();
+    unmount(&lab);
+    let run = lab.run(&config(&x(FORMAT)), once());
+    run.ends(0, &["is mounted at /data"]);
+    assert_eq!(fs::read_to_string(data(&lab).join("world")).unwrap_or_default(), "precious", "{run}");
+    unmount(&lab);
+}
+
+#[test]
 fn a_tool_that_is_missing_or_fails_is_named() {
     let Some((lab, disk)) = with_disk(blank, true) else { return };
     let run = lab.run(&config(&x(&format!(r#"{FORMAT}, fstype: "oddfs""#))), once());
