@@ -255,7 +255,7 @@ impl DomainRun {
     }
 
     /// The inherited hold of a record, if it still is as that run wrote it (`now` is what stands there): what was there
-    /// before that run is what a roll-back restores. The caller forgets it in any case.
+    /// before that run is what a roll-back restores.
     pub(super) fn inherited_record(&self, zone: &str, name: &str, now: &[RecordSet]) -> Option<RecordHold> {
         lock(&self.ledger).inherited.iter().find_map(|h| match h {
             Hold::Record(r) if is_record(h, zone, name) && compare(now, &r.ours, &r.before) == Now::Ours => {
@@ -308,7 +308,7 @@ impl DomainRun {
         }
     }
 
-    /// What is committed, with what a run that was cut off had committed and that is still here. `done` forgets it.
+    /// What is committed, with what a run that was cut off had committed and that is still here. [`DomainRun::tidied`] forgets it.
     pub(super) fn to_be_tidied(&self, scope: &Scope) -> Vec<Committed> {
         let (mut all, of_another_run) = {
             let l = lock(&self.ledger);
