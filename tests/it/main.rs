@@ -40,6 +40,7 @@ mod original;
 mod permissions;
 mod races;
 mod records;
+mod records_multivalue;
 mod records_release;
 mod recovery;
 mod releases;

@@ -8,6 +8,8 @@ mod create_volume;
 mod delete_snapshot;
 mod delete_volume;
 #[allow(dead_code)]
+mod describe_instances;
+#[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
@@ -18,6 +20,7 @@ mod volume;
 
 use describe_volumes::add_filters;
 
+pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
 // Until the directives use them.
 #[allow(unused_imports)]
