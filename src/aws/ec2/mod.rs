@@ -1,13 +1,15 @@
-//! EC2: volumes and their tags. One file for each action, with its request and the reading of its answer.
+//! EC2: volumes, their tags, and the states of who holds them. One file for each action, with its request and the reading of its answer.
 
 mod attach_volume;
 mod create_volume;
 mod delete_volume;
+mod describe_instances;
 mod describe_volumes;
 mod detach_volume;
 mod tags;
 mod volume;
 
+pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
 #[cfg(test)]
 pub(crate) use volume::Attachment;
