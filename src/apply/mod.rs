@@ -90,7 +90,7 @@ impl Shared {
     }
 }
 
-/// Locks; a panic of another thread does not make what it guards useless: it is that domain's failure and rolled back.
+/// Locks. No lock is ever poisoned: a panic ends the process.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -197,9 +197,9 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle.
-    pub(crate) fn open_journal(&self) -> bool {
-        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id);
+    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
         self.holds_anything()
     }

@@ -101,8 +101,7 @@ impl DomainRun {
             let ends = self.shared.zones.submit(&self.shared.aws, zones[z], pieces, scope);
             of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
         });
-        let outcomes: Vec<_> = outcomes.into_iter().flatten().flatten().collect();
-        for (i, outcome) in outcomes {
+        for (i, outcome) in outcomes.into_iter().flatten() {
             let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
             results[i] = Some(match outcome {
                 Ok(()) => {
@@ -123,10 +122,7 @@ impl DomainRun {
         for (twin, first) in twins {
             results[twin] = results[first].clone();
         }
-        results
-            .into_iter()
-            .map(|r| r.unwrap_or_else(|| Err(Failure::new("cannot write a record: a thread panicked"))))
-            .collect()
+        results.into_iter().map(|r| r.unwrap_or_else(|| Err(Failure::new("the record was not written")))).collect()
     }
 
     fn plan_record(&self, d: &RecordDirective, read: Result<Read, Failure>, scope: &Scope) -> Result<Plan, Failure> {

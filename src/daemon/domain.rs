@@ -149,7 +149,7 @@ impl Domain {
     }
 }
 
-/// Does `work` for each domain at the same time, with its name in the log; `None` for one that panicked.
-pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
+/// Does `work` for each domain at the same time, with its name in the log.
+pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<T> {
     parallel::map(domains.len(), |i| in_domain(domains[i].name(), || work(domains[i])))
 }
