@@ -1,7 +1,7 @@
 //! Every way out: `failed`, `stopping`, `interrupted`.
 //!
-//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes that its config
-//! wants released, never at the same time; the domains do so beside each other.
+//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes and records that
+//! its config wants released, never at the same time; the domains do so beside each other.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

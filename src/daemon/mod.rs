@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::apply::{lock, tidy};
+use crate::apply::tidy;
 use crate::cli::Args;
 use crate::log::in_domain;
 use crate::macros::Values;
@@ -276,7 +276,7 @@ impl Daemon {
             }
         }
         let standing = domains.iter().filter(|d| !d.has_failed());
-        lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
+        standing.for_each(|d| d.run.keep_records());
         left.extend(self.roll_back(&lost));
         left
     }

@@ -40,6 +40,7 @@ mod original;
 mod permissions;
 mod races;
 mod records;
+mod records_release;
 mod recovery;
 mod releases;
 mod rescue;
