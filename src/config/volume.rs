@@ -126,7 +126,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
         claiming,
         create,
         mount: mount::mount(r, o),
-        release: mount::release(r, o),
+        release: mount::release(r, o, &["on", "lazy"]),
         exec,
     })
 }
