@@ -42,6 +42,7 @@ mod races;
 mod records;
 mod recovery;
 mod releases;
+mod resume;
 mod rollback;
 mod rollback_records;
 mod rollback_stop;
