@@ -1,13 +1,13 @@
 //! Every way out: `failed`, `stopping`, `interrupted`.
 //!
-//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes that its config
-//! wants released, never at the same time; the domains do so beside each other.
+//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes and records that
+//! its config wants released, never at the same time; the domains do so beside each other.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::domain::Domain;
+use super::domain::{Domain, each};
 use super::{
     Daemon, INTERRUPT_MARGIN, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names,
 };
@@ -107,7 +107,7 @@ impl Daemon {
 
     /// Commands and releases of all. Whether they went well, for each.
     fn each_leaves(&self, all: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
-        self.in_each(all, event, |d| d.leave(event, scope, default))
+        each(all, |d| d.leave(event, scope, default))
     }
 
     /// What is left until the announced time, if one was announced.

@@ -7,11 +7,14 @@
 //!     └──────────────────────────────────────── (hibernated) the instance is back
 //! ```
 //!
-//! A turn of the story is from `load` to the way out; most runs have one. `setup` reads metadata and config and makes what all share, `domain` is one application during the run, `leave` is
-//! every way out. Here is only the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
+//! A turn of the story is from `load` to the way out; most runs have one. `setup` reads metadata and config and makes
+//! what all share, `domain` is one application during the run, `leave` is every way out, `resume` the life after it,
+//! `rescue` what follows a panic. Here is only the order of things; how they are done is in `apply`, `exec`, `notify`
+//! and `poll`.
 
 mod domain;
 mod leave;
+pub(crate) mod rescue;
 mod resume;
 mod setup;
 
@@ -19,8 +22,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::apply::init::Problems;
-use crate::apply::{lock, tidy};
+use crate::apply::tidy;
 use crate::cli::Args;
 use crate::log::in_domain;
 use crate::macros::Values;
@@ -95,7 +97,11 @@ pub(crate) fn run(args: Args) -> Outcome {
                     return Outcome::Failed;
                 }
             };
-            let outcome = daemon.story();
+            rescue::arm();
+            let outcome = match rescue::reason() {
+                None => daemon.story(),
+                Some(why) => daemon.rescue(&why),
+            };
             daemon.context.shared.runner.hand_over();
             outcome
         }
@@ -185,6 +191,21 @@ impl Daemon {
         End { outcome, left: Some(reason) }
     }
 
+    /// After a panic: what was in flight is put back, and all domains have failed.
+    fn rescue(&self, why: &str) -> Outcome {
+        self.say("putting back what was in flight when this program broke off");
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        // The programs of its commands are still our children.
+        self.context.shared.runner.end_inherited(&Scope::new(&self.context.shared.clock, WAY_OUT_COMMAND, None));
+        let text = format!("this program broke off because of a fault of its own, please report it: {why}");
+        for d in &all {
+            in_domain(d.name(), || d.run.open_journal(true));
+            d.fail(text.clone());
+        }
+        let left = self.roll_back(&all);
+        self.fail(&all, &left)
+    }
+
     /// One line for people and for `systemctl status`.
     fn say(&self, text: &str) {
         log::info!("{text}");
@@ -272,19 +293,7 @@ impl Daemon {
 
     /// Runs the commands of `event`; a domain whose commands fail has failed. Says of each domain whether they went well.
     fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
-        self.in_each(domains, event, |d| d.run_commands(event, scope, default))
-    }
-
-    /// Does `work` for `event` in all domains at the same time.
-    fn in_each(&self, domains: &[&Arc<Domain>], event: Event, work: impl Fn(&Domain) -> bool + Sync) -> Vec<bool> {
-        let ends = each(domains, work);
-        let end = |(d, end): (&&Arc<Domain>, Option<bool>)| {
-            end.unwrap_or_else(|| {
-                d.fail(format!("'{}' commands: a thread panicked", event.name()));
-                false
-            })
-        };
-        domains.iter().zip(ends).map(end).collect()
+        each(domains, |d| d.run_commands(event, scope, default))
     }
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
@@ -293,11 +302,7 @@ impl Daemon {
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();
-        for (d, end) in domains.iter().zip(ends) {
-            let p = end.unwrap_or_else(|| Problems {
-                critical: Some((d.name().to_owned(), crate::apply::Failure::new("a thread panicked"))),
-                ..Problems::default()
-            });
+        for (d, p) in domains.iter().zip(ends) {
             p.passed_over.into_iter().for_each(|e| d.note(e));
             for l in &p.left {
                 d.note(format!("not rolled back: {l}"));
@@ -313,7 +318,7 @@ impl Daemon {
             }
         }
         let standing = domains.iter().filter(|d| !d.has_failed());
-        lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
+        standing.for_each(|d| d.run.keep_records());
         left.extend(self.roll_back(&lost));
         left
     }
@@ -321,7 +326,7 @@ impl Daemon {
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
         let cut_off: Vec<&Arc<Domain>> =
-            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal())).collect();
+            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal(false))).collect();
         if !cut_off.is_empty() {
             self.say(&format!("settling what an earlier run of {} left", names(&cut_off)));
             each(&cut_off, |d| d.run.settle(scope));
@@ -339,8 +344,8 @@ impl Daemon {
         self.notifier.extend_timeout(clock.real(ROLL_BACK + WAY_OUT_COMMAND));
         let scope = Scope::new(clock, self.roll_back_budget(), None);
         let mut left = Vec::new();
-        for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
-            for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
+        for (d, kept) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
+            for l in kept {
                 d.note(format!("not rolled back: {l}"));
                 left.push(format!("{}: {l}", d.name()));
             }

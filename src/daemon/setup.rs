@@ -60,7 +60,7 @@ pub(super) fn read_input(input: &Input, scope: Option<&Scope>) -> Result<Option<
         Input::Stdin => "standard input".to_owned(),
         Input::File(path) => path.display().to_string(),
     };
-    let input = input.clone();
+    let (input, input_is_stdin) = (input.clone(), *input == Input::Stdin);
     let read = move || {
         let mut bytes = Vec::new();
         match input {
@@ -77,6 +77,9 @@ pub(super) fn read_input(input: &Input, scope: Option<&Scope>) -> Result<Option<
         let text = format!("cannot read the config from {name}: {e}");
         if e.kind() == std::io::ErrorKind::TimedOut { failed(text) } else { usage(text) }
     })?;
+    if input_is_stdin && scope.is_some() {
+        super::rescue::keep_input(&bytes);
+    }
     parse(&bytes, &name)
 }
 
