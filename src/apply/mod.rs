@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) imds: Arc<Imds>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) root: Root,
-    pub(crate) runner: Runner,
+    pub(crate) runner: Arc<Runner>,
     /// What the metadata service said; the addresses may come late.
     pub(crate) facts: RwLock<Arc<Facts>>,
     /// When a missing address was asked for again last, by any domain.

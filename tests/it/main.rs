@@ -46,6 +46,7 @@ mod records_release;
 mod recovery;
 mod releases;
 mod rescue;
+mod resume;
 mod rollback;
 mod rollback_records;
 mod rollback_stop;
