@@ -11,10 +11,12 @@
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod disk;
+pub(crate) mod fence;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
+pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod release_record;
@@ -23,6 +25,7 @@ pub(crate) mod settle;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
 pub(crate) mod volume;
+pub(crate) mod wait;
 pub(crate) mod zone;
 
 use std::collections::BTreeSet;
@@ -46,6 +49,7 @@ use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
 use crate::sys::mounts::MountSet;
+use crate::sys::notify::Notifier;
 use hold::Ledger;
 
 /// What all domains share.
@@ -55,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) imds: Arc<Imds>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) root: Root,
-    pub(crate) runner: Runner,
+    pub(crate) runner: Arc<Runner>,
     /// What the metadata service said; the addresses may come late.
     pub(crate) facts: RwLock<Arc<Facts>>,
     /// When a missing address was asked for again last, by any domain.
@@ -77,9 +81,17 @@ pub(crate) struct Shared {
     pub(crate) offset: UtcOffset,
     /// What was mounted when the run began: not ours to unmount.
     pub(crate) mounts_before: MountSet,
+    /// The service manager.
+    pub(crate) notifier: Arc<Notifier>,
 }
 
 impl Shared {
+    /// One line on how a long piece of work goes on, for the log and for `systemctl status`.
+    pub(crate) fn progress(&self, text: &str) {
+        log::info!("{text}");
+        self.notifier.status(text);
+    }
+
     /// The facts as they are known now.
     pub(crate) fn facts(&self) -> Arc<Facts> {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -92,7 +104,7 @@ impl Shared {
     }
 }
 
-/// Locks; a panic of another thread does not make what it guards useless: it is that domain's failure and rolled back.
+/// Locks. No lock is ever poisoned: a panic ends the process.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -153,6 +165,8 @@ pub(crate) struct DomainRun {
     abandoned: Arc<AtomicBool>,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
+    /// What directives that wait have seen.
+    looks: wait::Looks,
 }
 
 impl DomainRun {
@@ -168,6 +182,7 @@ impl DomainRun {
             crowds: Mutex::default(),
             abandoned: Arc::default(),
             tagging: Mutex::new(Vec::new()),
+            looks: wait::Looks::default(),
         }
     }
 
@@ -205,9 +220,9 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle.
-    pub(crate) fn open_journal(&self) -> bool {
-        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id);
+    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
         self.holds_anything()
     }

@@ -92,8 +92,7 @@ impl DomainRun {
             let ends = self.shared.zones.submit(&self.shared.aws, zones[z], pieces, scope);
             of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
         });
-        let outcomes: Vec<_> = outcomes.into_iter().flatten().flatten().collect();
-        for (i, outcome) in outcomes {
+        for (i, outcome) in outcomes.into_iter().flatten() {
             let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
             results[i] = Some(match outcome {
                 Ok(()) => {
@@ -110,10 +109,7 @@ impl DomainRun {
                 self.stands(d, plan);
             }
         }
-        results
-            .into_iter()
-            .map(|r| r.unwrap_or_else(|| Err(Failure::new("cannot write a record: a thread panicked"))))
-            .collect()
+        results.into_iter().map(|r| r.unwrap_or_else(|| Err(Failure::new("the record was not written")))).collect()
     }
 
     /// Notes what is about to be written: in the log of calls and in the journal.

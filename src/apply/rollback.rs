@@ -104,7 +104,7 @@ impl DomainRun {
                     look = true;
                 }
                 Some(Err(e)) => return Err(failed(&e)),
-                None => return Err(failed(&"a thread panicked")),
+                None => return Err(failed(&"it was not sent")),
             }
             scope.sleep(pause).map_err(|h| failed(&h))?;
             pause *= 2;

@@ -47,7 +47,7 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
     let domains = match o.get("domains") {
-        Some(node) => domains(r, node),
+        Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
     Some(Config { hostname, timeout, poll_interval, domains, warnings: Vec::new() })
@@ -81,10 +81,11 @@ fn interruption(r: &mut Reader, o: &Object<'_>) -> Option<Duration> {
     Some(interval.max(MIN_INTERVAL))
 }
 
-fn domains(r: &mut Reader, node: &Node) -> Vec<Domain> {
+fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
     let Some(map) = r.map(node, "domains") else { return Vec::new() };
     let mut domains = Vec::new();
     let mut devices = volume::Devices::default();
+    devices.init = timeout;
     for p in map.names() {
         let path = key_path("domains", &p.key);
         if p.key.trim().is_empty() {

@@ -97,6 +97,14 @@ fn an_instance_that_will_resume_keeps_its_volumes_but_not_its_name() {
         let content = format!(r#"d: {{ "attach-volume": [{volume}], "update-route53": [{record}] }}"#);
         let running = started(&lab, &domains(&[&content]), How::default());
         lab.server.world().notice(&lab.me, action, 120);
+        if action == "hibernate" {
+            running.says(&lab, "init runs again when the instance is back");
+            assert_eq!((lab.attached(&lab.me).len(), zone(&lab, "Z1").len()), (1, 0), "{}", running.log());
+            lab.server.world().imds(&lab.me).notice = None;
+            lab.until("the name again", || zone(&lab, "Z1").len() == 2);
+            running.says(&lab, "is attached already");
+            continue;
+        }
         let run = running.wait(&lab);
         run.ends(0, &["a.example.com. A 203.0.113.10 is deleted"]);
         assert_eq!((lab.attached(&lab.me).len(), zone(&lab, "Z1").len()), (1, 0), "{run}");

@@ -1,4 +1,5 @@
-//! EC2: volumes, snapshots and their tags. One file for each action, with its request and the reading of its answer.
+//! EC2: volumes, snapshots, their tags, and the states of instances. One file for each action, with its request and the
+//! reading of its answer.
 
 mod attach_volume;
 #[allow(dead_code)]
@@ -7,7 +8,6 @@ mod create_volume;
 #[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
-#[allow(dead_code)]
 mod describe_instances;
 #[allow(dead_code)]
 mod describe_snapshots;
