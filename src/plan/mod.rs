@@ -5,6 +5,7 @@
 
 pub(crate) mod create;
 pub(crate) mod devices;
+pub(crate) mod format;
 pub(crate) mod members;
 pub(crate) mod records;
 pub(crate) mod volumes;

@@ -7,6 +7,7 @@ mod fakeaws;
 mod kit;
 mod lab;
 
+mod blocks;
 mod cli;
 mod clocks;
 mod commands;
