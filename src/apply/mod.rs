@@ -83,6 +83,17 @@ impl Shared {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets what a run that failed and was rolled back knew: another one begins.
+    pub(crate) fn begin_again(&self, facts: Option<Facts>) {
+        if let Some(new) = facts {
+            *self.facts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        }
+        *lock(&self.asked_again) = None;
+        lock(&self.kept_records).clear();
+        lock(&self.kept_volumes).clear();
+        lock(&self.taken).clear();
+    }
+
     /// The time as tags have it: RFC 3339 in UTC, whole seconds.
     fn time_tag(&self) -> String {
         let now = self.clock.corrected();

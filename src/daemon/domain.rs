@@ -55,6 +55,20 @@ impl Domain {
         }
     }
 
+    /// The same domain for another attempt, with a transaction of its own.
+    pub(crate) fn again(&self) -> Domain {
+        Domain {
+            context: self.context.clone(),
+            run: DomainRun::new(&self.context.shared, &self.config),
+            config: self.config.clone(),
+            errors: Mutex::default(),
+            failed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            kept: Mutex::default(),
+            messages: AtomicU32::new(self.messages.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.config.name

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! `setup` reads metadata and config and makes what all share, `domain` is one application during the run, `leave` is
-//! every way out. Here is only the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
+//! every way out, `on_failure` is what follows a failure. Here is only the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
 mod leave;
+mod on_failure;
 mod setup;
 
 use std::sync::Arc;
@@ -63,6 +64,7 @@ struct Daemon {
     domains: Vec<Arc<Domain>>,
     notifier: Notifier,
     stop: Stop,
+    failing: on_failure::Failing,
 }
 
 /// Runs the daemon to its end.
@@ -120,11 +122,8 @@ pub(crate) fn check(args: &Args) -> Outcome {
 
 impl Daemon {
     fn story(&mut self) -> Outcome {
-        let clock = self.context.shared.clock.clone();
-        let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
-        self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
         let poller = self.poll();
-        let outcome = match self.until_started(&scope) {
+        let outcome = match self.attempts() {
             Ok(background) => {
                 if self.args.poll {
                     self.say("watching for interruptions");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use time::UtcOffset;
 
 use super::domain::{Context, Domain};
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, on_failure::Failing};
 use crate::apply::{Shared, lock, zone::Zones};
 use crate::aws::{Aws, AwsConfig, env::Env};
 use crate::cli::{Args, Input};
@@ -181,7 +181,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     });
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Arc::new(Domain::new(&context, d))).collect();
-    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop: stop.clone() })))
+    let (stop, failing) = (stop.clone(), Failing::new());
+    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop, failing })))
 }
 
 /// The facts, on their way.

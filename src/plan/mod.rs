@@ -5,6 +5,7 @@
 
 pub(crate) mod create;
 pub(crate) mod devices;
+pub(crate) mod on_failure;
 pub(crate) mod records;
 pub(crate) mod volumes;
 

@@ -1,4 +1,4 @@
-//! EC2: volumes and their tags. One file for each action, with its request and the reading of its answer.
+//! EC2: volumes and their tags, and the end of an instance. One file for each action, with its request and the reading of its answer.
 
 mod attach_volume;
 mod create_volume;
@@ -6,6 +6,7 @@ mod delete_volume;
 mod describe_volumes;
 mod detach_volume;
 mod tags;
+mod terminate_instances;
 mod volume;
 
 pub(crate) use describe_volumes::Filter;
