@@ -30,10 +30,6 @@ enum Half {
     Records(Vec<Result<Read, Failure>>),
 }
 
-fn panicked() -> Failure {
-    Failure::new("a thread panicked")
-}
-
 impl DomainRun {
     /// Brings the domain up. Afterwards it is committed, or (where `critical` is set) still has its holds.
     /// `undo` makes the scope of a non-critical directive's own roll-back.
@@ -53,15 +49,15 @@ impl DomainRun {
             }
             _ => Half::Records(self.read_records(scope)),
         });
-        let mut halves = halves.into_iter();
-        let Some(Some(Half::Volumes(mut problems, read))) = halves.next() else {
-            return Problems { critical: Some((self.config.name.clone(), panicked())), ..Problems::default() };
-        };
-        match halves.next() {
-            _ if problems.critical.is_some() => {}
-            Some(Some(Half::Records(reads))) => self.records(reads, scope, undo, &mut problems),
-            Some(_) => problems.critical = Some((self.config.records[0].path.clone(), panicked())),
-            None => {}
+        let (mut problems, mut read, mut records) = (Problems::default(), Vec::new(), None);
+        for half in halves {
+            match half {
+                Half::Volumes(of_volumes, volumes) => (problems, read) = (of_volumes, volumes),
+                Half::Records(reads) => records = Some(reads),
+            }
+        }
+        if let Some(reads) = records.filter(|_| problems.critical.is_none()) {
+            self.records(reads, scope, undo, &mut problems);
         }
         if problems.critical.is_none() {
             self.commit();
@@ -78,11 +74,9 @@ impl DomainRun {
             let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < records.len());
             std::iter::from_fn(take).map(|i| (i, self.read_record(&records[i], scope))).collect::<Vec<_>>()
         });
-        let mut all: Vec<_> = records.iter().map(|_| Err(panicked())).collect();
-        for (i, r) in read.into_iter().flatten().flatten() {
-            all[i] = r;
-        }
-        all
+        let mut all: Vec<_> = read.into_iter().flatten().collect();
+        all.sort_by_key(|(i, _)| *i);
+        all.into_iter().map(|(_, r)| r).collect()
     }
 
     /// The volume directives, their commands in order of appearance.
@@ -110,7 +104,7 @@ impl DomainRun {
                 return;
             }
             let d = &directives[i];
-            if let Err(f) = self.finish(d, &end.unwrap_or_else(|| Err(panicked())), &scope_of(d)) {
+            if let Err(f) = self.finish(d, &end, &scope_of(d)) {
                 self.judge(d, f, undo, problems);
                 if problems.critical.is_some() {
                     self.abandon();

@@ -17,6 +17,7 @@ pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod record;
 pub(crate) mod release;
+pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod tidy;
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) imds: Arc<Imds>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) root: Root,
-    pub(crate) runner: Runner,
+    pub(crate) runner: Arc<Runner>,
     /// What the metadata service said; the addresses may come late.
     pub(crate) facts: RwLock<Arc<Facts>>,
     /// When a missing address was asked for again last, by any domain.
@@ -61,8 +62,8 @@ pub(crate) struct Shared {
     pub(crate) zones: zone::Zones,
     /// `--transc_id`, or one made for this run.
     pub(crate) transaction_id: String,
-    /// Records (zone and name) of domains that stand: the roll-back of another domain that has them too leaves them.
-    pub(crate) kept_records: Mutex<BTreeSet<(String, String)>>,
+    /// Records (zone, name and domain) of domains that stand: another domain that has them too leaves them.
+    pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
     /// Volumes of domains that stand, in the same way.
     pub(crate) kept_volumes: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
@@ -83,17 +84,6 @@ impl Shared {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Forgets what a run that failed and was rolled back knew: another one begins.
-    pub(crate) fn begin_again(&self, facts: Option<Facts>) {
-        if let Some(new) = facts {
-            *self.facts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-        }
-        *lock(&self.asked_again) = None;
-        lock(&self.kept_records).clear();
-        lock(&self.kept_volumes).clear();
-        lock(&self.taken).clear();
-    }
-
     /// The time as tags have it: RFC 3339 in UTC, whole seconds.
     fn time_tag(&self) -> String {
         let now = self.clock.corrected();
@@ -101,7 +91,7 @@ impl Shared {
     }
 }
 
-/// Locks; a panic of another thread does not make what it guards useless: it is that domain's failure and rolled back.
+/// Locks. No lock is ever poisoned: a panic ends the process.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -154,6 +144,8 @@ pub(crate) struct DomainRun {
     ledger: Mutex<Ledger>,
     /// What its directives use.
     in_use: Mutex<Vec<release::InUse>>,
+    /// The records that its directives wrote, or found as they want them.
+    written: Mutex<Vec<release_record::Written>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
     /// Threads that still write tags on volumes, by directive.
@@ -169,6 +161,7 @@ impl DomainRun {
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
             in_use: Mutex::default(),
+            written: Mutex::default(),
             abandoned: Arc::default(),
             tagging: Mutex::new(Vec::new()),
         }
@@ -208,9 +201,9 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle.
-    pub(crate) fn open_journal(&self) -> bool {
-        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id);
+    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
         self.holds_anything()
     }

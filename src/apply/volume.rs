@@ -67,7 +67,7 @@ impl DomainRun {
         });
         let mut all: Vec<Volume> = Vec::new();
         for read in reads {
-            for v in read.unwrap_or_else(|| Err(Failure::new("cannot read volumes: a thread panicked")))? {
+            for v in read? {
                 if !all.iter().any(|a| a.id == v.id) {
                     all.push(v);
                 }
@@ -407,8 +407,7 @@ impl DomainRun {
             0 => self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope).map(Some),
             _ => self.end_transit(d, &v.id, scope).map(|()| None),
         }) {
-            let end = end.unwrap_or_else(|| Err(Failure::new(format!("{}: a thread panicked", v.id))))?;
-            disk = end.unwrap_or(disk);
+            disk = end?.unwrap_or(disk);
         }
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());

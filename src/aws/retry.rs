@@ -9,8 +9,8 @@
 //! | `UnauthorizedOperation`, `AccessDenied`, 403 without a code | denied | nothing |
 //! | `…NotFound`, `NoSuchHostedZone`, `QueueDoesNotExist` | gone | nothing |
 //! | `ValidationError` of Auto Scaling: no active lifecycle action, no group with this instance | gone | nothing |
-//! | `VolumeInUse`, `IncorrectState` of a volume, `InvalidChangeBatch` | conflict | nothing |
-//! | `IncorrectState` "is not 'running'", our own `InvalidInstanceID.NotFound`, `VolumeInUse` of a delete, `IncorrectInstanceState` of a detach | too early | nothing |
+//! | `VolumeInUse`, `IncorrectState` of a volume, `InvalidSnapshot.InUse`, `InvalidChangeBatch` | conflict | nothing |
+//! | `IncorrectState` "is not 'running'", our own `InvalidInstanceID.NotFound`, `VolumeInUse` of a delete, `IncorrectInstanceState` of a detach, too many snapshots of a volume at once | too early | nothing |
 //! | `InvalidVolume.ZoneMismatch` | other zone | nothing |
 //! | `InvalidParameterValue` "already in use" of an attach | name taken | nothing |
 //! | `IdempotentParameterMismatch` | token used | nothing |
@@ -90,6 +90,9 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         "VolumeInUse" | "IncorrectState" | "InvalidChangeBatch" => Class::Conflict,
         "InvalidVolume.ZoneMismatch" => Class::OtherZone,
         "InvalidParameterValue" if action == "AttachVolume" && message.contains("already in use") => Class::NameTaken,
+        "SnapshotCreationPerVolumeRateExceeded" | "ConcurrentSnapshotLimitExceeded" => Class::TooEarly,
+        "InvalidSnapshot.InUse" => Class::Conflict,
+        "InvalidSnapshot.NotFound" if action == "DeleteSnapshot" => Class::Gone,
         "IdempotentParameterMismatch" => Class::TokenUsed,
         "InvalidVolume.NotFound"
         | "InvalidAttachment.NotFound"
@@ -197,6 +200,9 @@ mod tests {
         assert_eq!(class("DeleteVolume", 400, "VolumeInUse", ""), Class::TooEarly);
         assert_eq!(class("DetachVolume", 400, "IncorrectInstanceState", ""), Class::TooEarly);
         assert_eq!(class("AttachVolume", 400, "IncorrectInstanceState", ""), Class::Fatal);
+        for code in ["SnapshotCreationPerVolumeRateExceeded", "ConcurrentSnapshotLimitExceeded"] {
+            assert_eq!(class("CreateSnapshot", 400, code, ""), Class::TooEarly);
+        }
     }
 
     #[test]
@@ -206,6 +212,8 @@ mod tests {
         }
         assert_eq!(class("DeleteVolume", 400, "InvalidVolume.NotFound", ""), Class::Gone);
         assert_eq!(class("ListResourceRecordSets", 404, "NoSuchHostedZone", ""), Class::Gone);
+        assert_eq!(class("DeleteSnapshot", 400, "InvalidSnapshot.NotFound", ""), Class::Gone);
+        assert_eq!(class("DeleteSnapshot", 400, "InvalidSnapshot.InUse", ""), Class::Conflict);
         assert_eq!(class("SendMessage", 400, "com.amazonaws.sqs#QueueDoesNotExist", ""), Class::Gone);
         let scaling = |message| class("CompleteLifecycleAction", 400, "ValidationError", message);
         assert_eq!(scaling("No active Lifecycle Action found with instance ID i-1"), Class::Gone);

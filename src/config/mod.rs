@@ -12,6 +12,7 @@ mod notify;
 mod on_failure;
 mod problem;
 mod reader;
+mod record;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -147,6 +148,8 @@ pub(crate) struct RecordDirective {
     pub(crate) name: Template,
     /// `ttl` in seconds; its range is for Route 53 to judge.
     pub(crate) ttl: i64,
+    /// `release`: the events on which it is deleted, after their commands and the volumes.
+    pub(crate) release: Vec<Event>,
 }
 
 /// One entry of an `exec`.

@@ -106,7 +106,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirec
         pool_pref,
         create,
         mount: mount::mount(r, o),
-        release: mount::release(r, o),
+        release: mount::release(r, o, &["on", "lazy"]),
         exec,
     })
 }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::Domain;
-use super::{Daemon, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete};
+use super::{Daemon, End, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND};
 use crate::apply::{Failure, lock};
 use crate::aws::Class;
 use crate::clock::is_plausible;
@@ -26,8 +26,6 @@ use crate::sys::power::{self, Power};
 
 /// How long the call or the command may take that ends the instance.
 const ACT: Duration = Duration::from_secs(120);
-/// How long the metadata may be read again for a retry: what was read before is still there.
-const FACTS: Duration = Duration::from_secs(30);
 
 /// Where a run that fails stands.
 #[derive(Debug)]
@@ -50,33 +48,34 @@ impl Failing {
 
 impl Daemon {
     /// Init and `started`, as often as `on-failure` says; and what it says after that. `Err`: all is over.
-    pub(super) fn attempts(&mut self) -> Result<Vec<JoinHandle<()>>, Outcome> {
+    pub(super) fn attempts(&mut self) -> Result<Vec<JoinHandle<()>>, End> {
         let clock = self.context.shared.clock.clone();
+        self.failing = Failing::new();
         loop {
             let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
             self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
-            let outcome = match self.until_started(&scope) {
+            let end = match self.until_started(&scope) {
                 Ok(background) => {
                     self.forget_reboots();
                     return Ok(background);
                 }
-                Err(outcome) => outcome,
+                Err(end) => end,
             };
-            match outcome {
-                // Who asks to stop, and EC2 that takes the capacity, go before all this.
-                Outcome::Failed | Outcome::Incomplete if self.stop.get().is_none() => {}
-                _ => return Err(outcome),
+            // Who asks to stop, and EC2 that takes the capacity, go before all this.
+            if end.left.is_some() || self.stop.get().is_some() {
+                return Err(end);
             }
-            if outcome == Outcome::Incomplete {
-                self.failing.unclean.store(true, Ordering::Relaxed);
+            self.failing.unclean.store(end.outcome != Outcome::Failed, Ordering::Relaxed);
+            self.after(end.outcome)?;
+            while let Err(text) = self.begin_again() {
+                log::error!("{text}");
+                self.after(Outcome::Failed)?;
             }
-            self.after(outcome)?;
-            self.begin_again();
         }
     }
 
     /// What comes after a failure: `Ok` is another attempt.
-    fn after(&mut self, outcome: Outcome) -> Result<(), Outcome> {
+    fn after(&mut self, outcome: Outcome) -> Result<(), End> {
         let mut tried = false;
         while let Some(at) = self.next_step() {
             let step = self.config.on_failure[at].clone();
@@ -88,11 +87,11 @@ impl Daemon {
             match self.act(&step) {
                 Ok(text) => {
                     self.say(&format!("on-failure: {text}"));
-                    return Err(outcome);
+                    return Err(outcome.into());
                 }
                 Err(f) if matches!(f.halt, Some(Halt::Stopped(_))) => {
                     log::warn!("on-failure: {f}");
-                    return Err(outcome);
+                    return Err(outcome.into());
                 }
                 Err(f) => log::error!("on-failure: {f}"),
             }
@@ -103,7 +102,7 @@ impl Daemon {
         } else if self.failing.attempt > 1 {
             log::error!("on-failure: given up after attempt {}", self.failing.attempt);
         }
-        Err(outcome)
+        Err(outcome.into())
     }
 
     /// The step that comes next, if there is one.
@@ -137,29 +136,26 @@ impl Daemon {
     }
 
     /// The pause before another attempt. A stop during it is a stop during init.
-    fn wait_for_retry(&mut self, step: &OnFailure) -> Result<(), Outcome> {
+    fn wait_for_retry(&self, step: &OnFailure) -> Result<(), End> {
         let clock = self.context.shared.clock.clone();
         let wait = pause(step.backoff, self.failing.attempt, random::fraction());
         let next = self.failing.attempt + 1;
         self.say(&format!("on-failure: attempt {next} of {} in {:.0} s", step.attempts, wait.as_secs_f64()));
         self.notifier.extend_timeout(clock.real(wait + MESSAGES));
         let halt = Scope::new(&clock, wait + MESSAGES, Some(&self.stop)).sleep(wait);
-        if let Err(Halt::Stopped(reason)) = halt {
-            let kept = self.leave(reason);
-            return Err(if kept.is_empty() { Outcome::Done } else { incomplete("released", &kept) });
+        match halt {
+            Err(Halt::Stopped(reason)) => Err(self.way_out(reason, "released", Vec::new(), Vec::new())),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Everything but the config is as at the start.
-    fn begin_again(&mut self) {
-        let shared = &self.context.shared;
-        let facts = shared.imds.facts(&Scope::new(&shared.clock, FACTS, Some(&self.stop)));
-        shared.begin_again(facts.inspect_err(|e| log::warn!("{e}; going on with what was read before")).ok());
-        self.domains = self.domains.iter().map(|d| Arc::new(d.again())).collect();
+    /// Everything but the config is read and made anew; only who watches for a notice goes on.
+    fn begin_again(&mut self) -> Result<(), String> {
         self.failing.attempt += 1;
         self.failing.unclean.store(false, Ordering::Relaxed);
         log::info!("on-failure: attempt {}", self.failing.attempt);
+        let notice = self.context.notice.clone();
+        self.renew(&notice).map_err(|(_, text)| text)
     }
 
     /// Does what ends this boot, or this instance; says what was done.

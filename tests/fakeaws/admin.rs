@@ -1,6 +1,6 @@
 //! The control of a running stand-in, over HTTP on a port of its own:
 //!
-//! - `GET /state`: volumes, records, messages; `GET /calls`: API calls and IMDS requests.
+//! - `GET /state`: volumes, snapshots, records, messages; `GET /calls`: API calls and IMDS requests.
 //! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
 //! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
 //! - `POST /transition {"group", "instance", "transition"}`: a member is `launching` or `terminating`.
@@ -9,6 +9,7 @@
 //! - `GET /orders?after=N`: disks to plug into real guests or to take out, from order N+1 on (see `guests.rs`); waits up to
 //!   five seconds for one. `POST /obeyed {"order"}`: it was done.
 //! - `POST /imds {"instance", …}`: trouble of a metadata service, see [`trouble`].
+//! - `POST /snapshot {…}`: a snapshot as a seed has it; `POST /complete {"snapshot"}`: one is `completed`.
 //! - `POST /knobs {name: value}`, `POST /deny {"action"}`, `POST /permit {"action"}`, `POST /reset-calls`.
 
 use std::sync::Arc;
@@ -116,6 +117,14 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
         }
         ("POST", "/permit") => {
             shared.world().permit(&need("action")?);
+            Ok(json!({}))
+        }
+        ("POST", "/snapshot") => {
+            let id = shared.world().add_snapshot(super::seed::snapshot(&body));
+            Ok(json!({ "id": id }))
+        }
+        ("POST", "/complete") => {
+            shared.world().complete_snapshot(&need("snapshot")?);
             Ok(json!({}))
         }
         ("POST", "/hold") => {
@@ -244,6 +253,14 @@ fn state(shared: &Shared) -> Value {
                     "attachments": attached, "by_api": v.by_api })
         })
         .collect();
+    let snapshots: Vec<Value> = world
+        .snapshots
+        .values()
+        .map(|s| {
+            json!({ "id": s.id, "volume": s.volume, "size": s.size, "state": s.state, "tags": s.tags,
+                    "started": iso(s.started), "by_api": s.by_api })
+        })
+        .collect();
     let mut records = Vec::new();
     for id in world.zones.keys() {
         for r in world.records(id) {
@@ -259,8 +276,8 @@ fn state(shared: &Shared) -> Value {
                     "instance": m.instance, "at_ms": m.at_ms })
         })
         .collect();
-    json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "records": records, "messages": messages,
-            "groups": world.groups_state() })
+    json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
+            "records": records, "messages": messages, "groups": world.groups_state() })
 }
 
 fn calls(shared: &Shared) -> Value {

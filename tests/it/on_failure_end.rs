@@ -129,9 +129,12 @@ fn a_good_boot_ends_the_count() {
     assert!(!file.exists());
 }
 
+/// What is done to `/var/lib`.
+type Spoil = fn(&std::path::Path);
+
 #[test]
 fn no_reboot_where_nothing_would_end_a_loop_of_them() {
-    let cases: [(&str, fn(&std::path::Path)); 4] = [
+    let cases: [(&str, Spoil); 4] = [
         ("cannot read", |dir| fs::write(dir.join("ec2fleetd"), "").unwrap()),
         ("without it nothing would end a loop of reboots", |dir| {
             fs::create_dir_all(dir.join("ec2fleetd/reboots.journal.new")).unwrap();

@@ -127,7 +127,24 @@ fn mistakes_in_records() {
         ("hostedzone: 'Z', name: 'a', ttl: 1.5", "ttl: a whole number is wanted, found a fraction"),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, type: 'A'",
-            "type: unknown key: valid are hostedzone, name, ttl, critical",
+            "type: unknown key: valid are hostedzone, name, ttl, critical, release",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
+            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",
+            "release.on[0]: unknown word \"stoping\": did you mean stopping?",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: [], lazy: true}",
+            "release.lazy: unknown key: valid are on",
+        ),
+        ("hostedzone: 'Z', name: 'a', ttl: 1, release: {}", "release.on: is missing"),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: 'failed'",
+            "release: an object ({ … }) is wanted, found a string",
         ),
     ] {
         let text = domain(&format!("'update-route53': [{{ {part} }}]"));
@@ -136,6 +153,11 @@ fn mistakes_in_records() {
     // The range of a ttl is for Route 53 to judge; `hostedzone/` may be in front of the id.
     let c = ok(&domain("'update-route53': [{hostedzone: 'hostedzone/Z', name: 'a', ttl: -5, critical: false}]"));
     assert_eq!((c.domains[0].records[0].hosted_zone.as_str(), c.domains[0].records[0].ttl), ("Z", -5));
+    assert_eq!(c.domains[0].records[0].release, []);
+    for release in ["['interrupted', 'failed', 'failed']", "{on: ['interrupted', 'failed']}"] {
+        let c = ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, release: {release}}}]")));
+        assert_eq!(c.domains[0].records[0].release, [Event::Interrupted, Event::Failed]);
+    }
 }
 
 #[test]
