@@ -293,3 +293,13 @@ fn a_good_run_and_a_stop_end_nothing() {
     running.wait(&lab).ends(0, &["stopped"]);
     assert!(lab.server.calls().is_empty() && order(&lab).is_empty());
 }
+
+#[test]
+fn a_fault_of_the_program_itself_ends_nothing() {
+    // It may have been long after `started`.
+    let lab = systemd();
+    let run = lab.run(&text("'reboot'"), once().env("EC2FLEETD_PANIC", "a test"));
+    run.ends(1, &["failed: d"]);
+    assert_eq!(order(&lab), ["failed"], "{run}");
+    assert!(!bodies(&lab)[0].contains("on-failure"), "{:?}", bodies(&lab));
+}
