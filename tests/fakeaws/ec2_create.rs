@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::ec2::{Ask, check_id, volume_xml};
 use super::ec2_tags::check_tags;
 use super::errors::{Refusal, refuse};
-use super::snapshots::Snapshot;
 use super::volumes::{Doom, Volume};
 use super::world::World;
 
@@ -60,28 +59,16 @@ impl World {
         };
         let snapshot = ask.get("SnapshotId").map(String::from);
         let mut size = ask.number("Size")?;
-        let mut copied_key = false;
         if let Some(s) = &snapshot {
             check_id(s, "snap")?;
-            let now = self.now_ms();
-            let usable = |s: &&Snapshot| s.region == ask.region && s.visible_at_ms <= now && s.is_usable();
-            let Some(found) = self.snapshots.get(s).filter(usable) else {
+            let Some(least) = self.snapshots.get(s) else {
                 return Err(refuse("InvalidSnapshot.NotFound", format!("The snapshot '{s}' does not exist.")));
             };
-            if found.state != "completed" {
-                let text = format!("Snapshot is in invalid state - {}", found.state);
-                return Err(refuse("IncorrectState", text));
-            }
-            if found.tier != "standard" {
-                return Err(refuse("IncorrectState", format!("The snapshot '{s}' is archived")));
-            }
-            let least = found.size;
-            if size.is_some_and(|n| n < least) {
+            if size.is_some_and(|n| n < *least) {
                 let text = format!("The size of the volume must be at least that of the snapshot, {least} GiB");
                 return Err(refuse("InvalidParameterValue", text));
             }
-            size = size.or(Some(least));
-            copied_key = found.encrypted;
+            size = size.or(Some(*least));
         }
         let Some(size) = size else {
             return Err(refuse("MissingParameter", "The request must contain the parameter size/snapshot"));
@@ -103,8 +90,7 @@ impl World {
             }
             None => (kind == "gp3").then_some(125),
         };
-        // What is made of an encrypted snapshot is encrypted.
-        let encrypted = ask.flag("Encrypted")? || copied_key;
+        let encrypted = ask.flag("Encrypted")?;
         let kms_key = ask.get("KmsKeyId").map(String::from);
         if kms_key.is_some() && !encrypted {
             let text = "The parameter KmsKeyId requires the parameter Encrypted to be set.";
@@ -122,7 +108,7 @@ impl World {
                 return Err(refuse("InvalidParameterCombination", text));
             }
         }
-        let tags = specified_tags(ask, "volume")?;
+        let tags = specified_tags(ask)?;
         if self.volumes.len() >= self.knobs.volume_limit {
             let text = "You have exceeded your maximum volume limit of the account";
             return Err(refuse("VolumeLimitExceeded", text));
@@ -135,7 +121,7 @@ impl World {
         });
         self.remember();
         let now = self.now_ms();
-        let mut volume = Volume {
+        let volume = Volume {
             id: self.make_id("vol"),
             zone,
             size,
@@ -161,7 +147,6 @@ impl World {
         if !token.is_empty() {
             self.tokens.insert(key, (fingerprint, volume.id.clone()));
         }
-        self.restore_content(&mut volume);
         let answer = volume_xml(self, &volume);
         self.volumes.insert(volume.id.clone(), volume);
         Ok(answer)
@@ -241,8 +226,8 @@ impl World {
     }
 }
 
-/// The tags of `TagSpecification`, which must be of this kind of resource.
-pub(crate) fn specified_tags(ask: &Ask<'_>, of: &str) -> Result<BTreeMap<String, String>, Refusal> {
+/// The tags of `TagSpecification`.
+fn specified_tags(ask: &Ask<'_>) -> Result<BTreeMap<String, String>, Refusal> {
     let mut all = Vec::new();
     let mut seen = false;
     for n in 1.. {
@@ -251,7 +236,7 @@ pub(crate) fn specified_tags(ask: &Ask<'_>, of: &str) -> Result<BTreeMap<String,
             break;
         }
         let kind = ask.get(&format!("{base}.ResourceType")).unwrap_or("");
-        if kind != of {
+        if kind != "volume" {
             let text = format!("'{kind}' is not a valid taggable resource type for this operation.");
             return Err(refuse("InvalidParameterValue", text));
         }

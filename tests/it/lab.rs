@@ -39,8 +39,6 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     log: PathBuf,
     root: PathBuf,
-    /// It is made to panic.
-    panics: bool,
 }
 
 /// How to run.
@@ -178,7 +176,7 @@ impl Lab {
         let log = self.dir.join("log-user-data");
         let mut command = self.command("", &How { user_data: true, ..how }, &log);
         self.server.world().instances.get_mut(&self.me).unwrap().spec.user_data = bytes;
-        Running { child: command.spawn().unwrap(), log, root: self.root(&self.me), panics: false }.wait(self)
+        Running { child: command.spawn().unwrap(), log, root: self.root(&self.me) }.wait(self)
     }
 
     /// Starts the daemon.
@@ -186,8 +184,7 @@ impl Lab {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let log = self.dir.join(format!("log{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let child = self.command(config, &how, &log).spawn().unwrap();
-        let panics = how.env.iter().any(|(name, value)| name == "EC2FLEETD_DIE" && value.starts_with("panic"));
-        Running { child, log, root: self.root(how.instance.as_deref().unwrap_or(&self.me)), panics }
+        Running { child, log, root: self.root(how.instance.as_deref().unwrap_or(&self.me)) }
     }
 
     /// Waits until `done` holds.
@@ -252,7 +249,7 @@ impl Running {
         use std::os::unix::process::ExitStatusExt;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         let log = self.log();
-        assert!(self.panics || !log.contains("panicked"), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
         crate::disks::harmless(&lab.server.calls());
         secrets::none(lab, &self.root, &log);
         Run { code, log, calls: lab.server.calls() }

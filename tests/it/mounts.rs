@@ -6,20 +6,21 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::disks::{config, directive, id};
-use crate::fakeaws::{SnapshotSpec, VolumeSpec};
+use crate::fakeaws::VolumeSpec;
 use crate::lab::{How, Lab, once};
 use crate::loops::{Loop, lab, mounts, real_lab, run};
 
-const FORMAT: &str = r#"format: "if-blank""#;
+/// Formats what is blank.
+pub(crate) const FORMAT: &str = r#"format: "if-blank""#;
 const NOTE: &str = "echo $1 $2 >> $LAB/seen; ls $LAB/root0/data >> $LAB/files; echo saved > $LAB/root0/data/file";
 
 /// A directive of volume 1 that is mounted at `/data`.
-fn x(mount: &str) -> String {
+pub(crate) fn x(mount: &str) -> String {
     directive("x", "/dev/xvdf", &format!(r#""volume-id": "{}", mount: {{ path: "/data", {mount} }}"#, id(1)), NOTE)
 }
 
 /// Volume 1 on a disk, with a tag of consent or not.
-fn with_disk(disk: impl FnOnce(&Lab) -> Option<Loop>, consent: bool) -> Option<(Lab, Loop)> {
+pub(crate) fn with_disk(disk: impl FnOnce(&Lab) -> Option<Loop>, consent: bool) -> Option<(Lab, Loop)> {
     let lab = real_lab();
     let disk = disk(&lab)?;
     let mut spec = VolumeSpec { backing: Some(disk.device.clone()), ..VolumeSpec::default().id(&id(1)) };
@@ -30,24 +31,28 @@ fn with_disk(disk: impl FnOnce(&Lab) -> Option<Loop>, consent: bool) -> Option<(
     Some((lab, disk))
 }
 
-fn blank(lab: &Lab) -> Option<Loop> {
+/// A disk of 32 MiB.
+pub(crate) fn blank(lab: &Lab) -> Option<Loop> {
     Loop::blank(lab, "disk", 32)
 }
 
-fn data(lab: &Lab) -> PathBuf {
+/// The mount point.
+pub(crate) fn data(lab: &Lab) -> PathBuf {
     lab.root(&lab.me).join("data")
 }
 
 /// Unmounts and gives the mount point back to the test, which must be able to remove it.
-fn unmount(lab: &Lab) {
+pub(crate) fn unmount(lab: &Lab) {
     for point in mounts(&lab.dir).iter().rev() {
         assert!(Command::new("umount").arg(point).status().unwrap().success());
     }
-    let _ = Command::new("chattr").arg("-i").arg(data(lab)).status();
+    if data(lab).exists() {
+        let _ = Command::new("chattr").arg("-i").arg(data(lab)).status();
+    }
 }
 
 /// A tool of this name that is found before the real one.
-fn tool(lab: &Lab, name: &str, script: &str) -> How {
+pub(crate) fn tool(lab: &Lab, name: &str, script: &str) -> How {
     let bin = lab.dir.join("bin");
     fs::create_dir_all(&bin).unwrap();
     fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -152,7 +157,7 @@ fn a_created_volume_needs_only_the_config() {
     let Some(disk) = blank(&lab) else { return };
     lab.knobs(|k| k.creating_ms = 1 << 40);
     let c = c.replace("Size: 1", r#"SnapshotId: "snap-0123456789abcdef0""#);
-    lab.server.world().add_snapshot(SnapshotSpec::new(1).id("snap-0123456789abcdef0"));
+    lab.server.world().snapshots.insert("snap-0123456789abcdef0".into(), 1);
     let run = lab.start(&config(&directive("c", "/dev/xvdf", &c, NOTE)), once());
     lab.until("a volume", || lab.created().len() == 1);
     {
