@@ -8,8 +8,8 @@
 //! | `ExpiredToken`, `AuthFailure`, `SignatureDoesNotMatch`, … | auth | the clock or the credentials are corrected, once |
 //! | `UnauthorizedOperation`, `AccessDenied`, 403 without a code | denied | nothing |
 //! | `…NotFound`, `NoSuchHostedZone`, `QueueDoesNotExist` | gone | nothing |
-//! | `VolumeInUse`, `IncorrectState` of a volume, `InvalidChangeBatch` | conflict | nothing |
-//! | `IncorrectState` "is not 'running'", our own `InvalidInstanceID.NotFound`, `VolumeInUse` of a delete, `IncorrectInstanceState` of a detach | too early | nothing |
+//! | `VolumeInUse`, `IncorrectState` of a volume, `InvalidSnapshot.InUse`, `InvalidChangeBatch` | conflict | nothing |
+//! | `IncorrectState` "is not 'running'", our own `InvalidInstanceID.NotFound`, `VolumeInUse` of a delete, `IncorrectInstanceState` of a detach, too many snapshots of a volume at once | too early | nothing |
 //! | `InvalidVolume.ZoneMismatch` | other zone | nothing |
 //! | `InvalidParameterValue` "already in use" of an attach | name taken | nothing |
 //! | `IdempotentParameterMismatch` | token used | nothing |
@@ -87,6 +87,9 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         "VolumeInUse" | "IncorrectState" | "InvalidChangeBatch" => Class::Conflict,
         "InvalidVolume.ZoneMismatch" => Class::OtherZone,
         "InvalidParameterValue" if action == "AttachVolume" && message.contains("already in use") => Class::NameTaken,
+        "SnapshotCreationPerVolumeRateExceeded" | "ConcurrentSnapshotLimitExceeded" => Class::TooEarly,
+        "InvalidSnapshot.InUse" => Class::Conflict,
+        "InvalidSnapshot.NotFound" if action == "DeleteSnapshot" => Class::Gone,
         "IdempotentParameterMismatch" => Class::TokenUsed,
         "InvalidVolume.NotFound"
         | "InvalidAttachment.NotFound"
@@ -189,6 +192,9 @@ mod tests {
         assert_eq!(class("DeleteVolume", 400, "VolumeInUse", ""), Class::TooEarly);
         assert_eq!(class("DetachVolume", 400, "IncorrectInstanceState", ""), Class::TooEarly);
         assert_eq!(class("AttachVolume", 400, "IncorrectInstanceState", ""), Class::Fatal);
+        for code in ["SnapshotCreationPerVolumeRateExceeded", "ConcurrentSnapshotLimitExceeded"] {
+            assert_eq!(class("CreateSnapshot", 400, code, ""), Class::TooEarly);
+        }
     }
 
     #[test]
@@ -198,6 +204,8 @@ mod tests {
         }
         assert_eq!(class("DeleteVolume", 400, "InvalidVolume.NotFound", ""), Class::Gone);
         assert_eq!(class("ListResourceRecordSets", 404, "NoSuchHostedZone", ""), Class::Gone);
+        assert_eq!(class("DeleteSnapshot", 400, "InvalidSnapshot.NotFound", ""), Class::Gone);
+        assert_eq!(class("DeleteSnapshot", 400, "InvalidSnapshot.InUse", ""), Class::Conflict);
         assert_eq!(class("SendMessage", 400, "com.amazonaws.sqs#QueueDoesNotExist", ""), Class::Gone);
     }
 

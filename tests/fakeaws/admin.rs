@@ -1,12 +1,14 @@
 //! The control of a running stand-in, over HTTP on a port of its own:
 //!
-//! - `GET /state`: volumes, records, messages; `GET /calls`: API calls and IMDS requests.
+//! - `GET /state`: volumes, snapshots, records, messages; `GET /calls`: API calls and IMDS requests.
 //! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
 //! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
 //! - `POST /terminate {"instance"}`: the instance is no more; what was attached to it comes free.
+//! - `POST /instance {"instance", "state"}`: its state, as DescribeInstances tells it; nothing else changes.
 //! - `GET /orders?after=N`: disks to plug into real guests or to take out, from order N+1 on (see `guests.rs`); waits up to
 //!   five seconds for one. `POST /obeyed {"order"}`: it was done.
 //! - `POST /imds {"instance", …}`: trouble of a metadata service, see [`trouble`].
+//! - `POST /snapshot {…}`: a snapshot as a seed has it; `POST /complete {"snapshot"}`: one is `completed`.
 //! - `POST /knobs {name: value}`, `POST /deny {"action"}`, `POST /permit {"action"}`, `POST /reset-calls`.
 
 use std::sync::Arc;
@@ -67,6 +69,14 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
             shared.world().terminate(&id);
             Ok(json!({}))
         }
+        ("POST", "/instance") => {
+            let id = need("instance")?;
+            if !shared.world().instances.contains_key(&id) {
+                return Err(format!("no instance '{id}'"));
+            }
+            shared.world().set_instance_state(&id, &need("state")?);
+            Ok(json!({}))
+        }
         ("POST", "/notice") => {
             let mut world = shared.world();
             let id = text("instance").or_else(|| world.instances.keys().next().cloned()).ok_or("no instance")?;
@@ -106,6 +116,14 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
         }
         ("POST", "/permit") => {
             shared.world().permit(&need("action")?);
+            Ok(json!({}))
+        }
+        ("POST", "/snapshot") => {
+            let id = shared.world().add_snapshot(super::seed::snapshot(&body));
+            Ok(json!({ "id": id }))
+        }
+        ("POST", "/complete") => {
+            shared.world().complete_snapshot(&need("snapshot")?);
             Ok(json!({}))
         }
         ("POST", "/hold") => {
@@ -234,6 +252,14 @@ fn state(shared: &Shared) -> Value {
                     "attachments": attached, "by_api": v.by_api })
         })
         .collect();
+    let snapshots: Vec<Value> = world
+        .snapshots
+        .values()
+        .map(|s| {
+            json!({ "id": s.id, "volume": s.volume, "size": s.size, "state": s.state, "tags": s.tags,
+                    "started": iso(s.started), "by_api": s.by_api })
+        })
+        .collect();
     let mut records = Vec::new();
     for id in world.zones.keys() {
         for r in world.records(id) {
@@ -249,7 +275,8 @@ fn state(shared: &Shared) -> Value {
                     "instance": m.instance, "at_ms": m.at_ms })
         })
         .collect();
-    json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "records": records, "messages": messages })
+    json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
+            "records": records, "messages": messages })
 }
 
 fn calls(shared: &Shared) -> Value {

@@ -348,7 +348,8 @@ fn refusal_of(
         return Some(denied(world, kind, key));
     }
     // Tags given at creation need the permission to create tags, too.
-    let tagging = name == "EC2:CreateVolume" && kind.params.keys().any(|k| k.starts_with("TagSpecification."));
+    let creates = ["EC2:CreateVolume", "EC2:CreateSnapshot"].contains(&name);
+    let tagging = creates && kind.params.keys().any(|k| k.starts_with("TagSpecification."));
     if tagging && !world.policy.permits("EC2:CreateTags", &[]) {
         return Some(ec2::unauthorized(world, key, "CreateTags", &BTreeMap::new()));
     }

@@ -90,6 +90,19 @@ fn known_parameters(action: &str) -> Option<Vec<&'static str>> {
             TAG_SPEC[2],
         ],
         "DeleteVolume" => &["VolumeId"],
+        "CreateSnapshot" => {
+            &["VolumeId", "Description", "OutpostArn", "Location", TAG_SPEC[0], TAG_SPEC[1], TAG_SPEC[2]]
+        }
+        "DescribeSnapshots" => &[
+            "Filter.N.Name",
+            "Filter.N.Value.N",
+            "SnapshotId.N",
+            "Owner.N",
+            "RestorableBy.N",
+            "MaxResults",
+            "NextToken",
+        ],
+        "DeleteSnapshot" => &["SnapshotId"],
         "CreateTags" | "DeleteTags" => &["ResourceId.N", "Tag.N.Key", "Tag.N.Value"],
         "DescribeInstances" => &["Filter.N.Name", "Filter.N.Value.N", "InstanceId.N", "MaxResults", "NextToken"],
         _ => return None,
@@ -149,8 +162,12 @@ pub(crate) fn unauthorized(world: &mut World, key: &Credential, action: &str, pa
     let region = region.unwrap_or_else(|| "eu-west-1".into());
     let resource = match resources(params).first() {
         Some(id) => {
-            let kind = if id.starts_with("i-") { "instance" } else { "volume" };
-            format!(" on resource: arn:aws:ec2:{region}:111122223333:{kind}/{id}")
+            let kind = match id.split('-').next() {
+                Some("i") => "111122223333:instance",
+                Some("snap") => ":snapshot",
+                _ => "111122223333:volume",
+            };
+            format!(" on resource: arn:aws:ec2:{region}:{kind}/{id}")
         }
         None if action == "CreateVolume" => format!(" on resource: arn:aws:ec2:{region}:111122223333:volume/*"),
         None => String::new(),
@@ -178,6 +195,9 @@ pub(crate) fn run(world: &mut World, action: &str, params: &Params, region: &str
         "DetachVolume" => world.detach_volume(&ask),
         "CreateVolume" => world.create_volume(&ask),
         "DeleteVolume" => world.delete_volume(&ask),
+        "CreateSnapshot" => world.create_snapshot(&ask),
+        "DescribeSnapshots" => world.describe_snapshots(&ask),
+        "DeleteSnapshot" => world.delete_snapshot(&ask),
         "CreateTags" => world.create_tags(&ask),
         "DeleteTags" => world.delete_tags(&ask),
         "DescribeInstances" => world.describe_instances(&ask),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::ec2::{Ask, check_id, volume_xml};
 use super::ec2_tags::check_tags;
 use super::errors::{Refusal, refuse};
+use super::snapshots::Snapshot;
 use super::volumes::{Doom, Volume};
 use super::world::World;
 
@@ -59,16 +60,28 @@ impl World {
         };
         let snapshot = ask.get("SnapshotId").map(String::from);
         let mut size = ask.number("Size")?;
+        let mut copied_key = false;
         if let Some(s) = &snapshot {
             check_id(s, "snap")?;
-            let Some(least) = self.snapshots.get(s) else {
+            let now = self.now_ms();
+            let usable = |s: &&Snapshot| s.region == ask.region && s.visible_at_ms <= now && s.is_usable();
+            let Some(found) = self.snapshots.get(s).filter(usable) else {
                 return Err(refuse("InvalidSnapshot.NotFound", format!("The snapshot '{s}' does not exist.")));
             };
-            if size.is_some_and(|n| n < *least) {
+            if found.state != "completed" {
+                let text = format!("Snapshot is in invalid state - {}", found.state);
+                return Err(refuse("IncorrectState", text));
+            }
+            if found.tier != "standard" {
+                return Err(refuse("IncorrectState", format!("The snapshot '{s}' is archived")));
+            }
+            let least = found.size;
+            if size.is_some_and(|n| n < least) {
                 let text = format!("The size of the volume must be at least that of the snapshot, {least} GiB");
                 return Err(refuse("InvalidParameterValue", text));
             }
-            size = size.or(Some(*least));
+            size = size.or(Some(least));
+            copied_key = found.encrypted;
         }
         let Some(size) = size else {
             return Err(refuse("MissingParameter", "The request must contain the parameter size/snapshot"));
@@ -90,7 +103,8 @@ impl World {
             }
             None => (kind == "gp3").then_some(125),
         };
-        let encrypted = ask.flag("Encrypted")?;
+        // What is made of an encrypted snapshot is encrypted.
+        let encrypted = ask.flag("Encrypted")? || copied_key;
         let kms_key = ask.get("KmsKeyId").map(String::from);
         if kms_key.is_some() && !encrypted {
             let text = "The parameter KmsKeyId requires the parameter Encrypted to be set.";
@@ -108,7 +122,7 @@ impl World {
                 return Err(refuse("InvalidParameterCombination", text));
             }
         }
-        let tags = specified_tags(ask)?;
+        let tags = specified_tags(ask, "volume")?;
         if self.volumes.len() >= self.knobs.volume_limit {
             let text = "You have exceeded your maximum volume limit of the account";
             return Err(refuse("VolumeLimitExceeded", text));
@@ -121,7 +135,7 @@ impl World {
         });
         self.remember();
         let now = self.now_ms();
-        let volume = Volume {
+        let mut volume = Volume {
             id: self.make_id("vol"),
             zone,
             size,
@@ -147,6 +161,7 @@ impl World {
         if !token.is_empty() {
             self.tokens.insert(key, (fingerprint, volume.id.clone()));
         }
+        self.restore_content(&mut volume);
         let answer = volume_xml(self, &volume);
         self.volumes.insert(volume.id.clone(), volume);
         Ok(answer)
@@ -226,8 +241,8 @@ impl World {
     }
 }
 
-/// The tags of `TagSpecification`.
-fn specified_tags(ask: &Ask<'_>) -> Result<BTreeMap<String, String>, Refusal> {
+/// The tags of `TagSpecification`, which must be of this kind of resource.
+pub(crate) fn specified_tags(ask: &Ask<'_>, of: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let mut all = Vec::new();
     let mut seen = false;
     for n in 1.. {
@@ -236,7 +251,7 @@ fn specified_tags(ask: &Ask<'_>) -> Result<BTreeMap<String, String>, Refusal> {
             break;
         }
         let kind = ask.get(&format!("{base}.ResourceType")).unwrap_or("");
-        if kind != "volume" {
+        if kind != of {
             let text = format!("'{kind}' is not a valid taggable resource type for this operation.");
             return Err(refuse("InvalidParameterValue", text));
         }

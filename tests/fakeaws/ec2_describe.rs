@@ -71,7 +71,7 @@ fn volume_values(world: &World, v: &Volume, filter: &str) -> Vec<String> {
 }
 
 /// The filters of a call.
-fn filters(ask: &Ask<'_>) -> Result<Vec<(String, Vec<String>)>, Refusal> {
+pub(crate) fn filters(ask: &Ask<'_>) -> Result<Vec<(String, Vec<String>)>, Refusal> {
     let mut list = Vec::new();
     for n in 1.. {
         let Some(name) = ask.get(&format!("Filter.{n}.Name")) else { break };
@@ -94,7 +94,12 @@ fn filters(ask: &Ask<'_>) -> Result<Vec<(String, Vec<String>)>, Refusal> {
     Ok(list)
 }
 
-fn bad_filter(name: &str) -> Refusal {
+/// Whether something passes all filters; `values` tells what it has for one.
+pub(crate) fn passes(filters: &[(String, Vec<String>)], values: impl Fn(&str) -> Vec<String>) -> bool {
+    filters.iter().all(|(name, patterns)| values(name).iter().any(|v| patterns.iter().any(|p| wildcard(p, v))))
+}
+
+pub(crate) fn bad_filter(name: &str) -> Refusal {
     refuse("InvalidParameterValue", format!("The filter '{name}' is invalid"))
 }
 
@@ -108,60 +113,19 @@ impl World {
         if ids.len() > 1000 {
             return Err(refuse("InvalidParameterValue", "At most 1000 volume ids may be given"));
         }
-        let max = ask.number("MaxResults")?;
-        if !ids.is_empty() && (max.is_some() || ask.get("NextToken").is_some()) {
-            let text = "The parameter volumeIds cannot be used with the parameter maxResults";
-            return Err(refuse("InvalidParameterCombination", text));
-        }
-        if let Some(n) = max.filter(|n| !(5..=1000).contains(n)) {
-            let text =
-                format!("Value ( {n} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.");
-            return Err(refuse("InvalidParameterValue", text));
-        }
         for (name, _) in &filters {
             if !VOLUME_FILTERS.contains(&name.as_str()) && !name.starts_with("tag:") {
                 return Err(bad_filter(name));
             }
         }
-        let fingerprint = format!("{filters:?}");
-        let mut left = match ask.get("NextToken").filter(|t| !t.is_empty()) {
-            Some(token) => match self.pages.get(token) {
-                Some(p) if p.fingerprint == fingerprint => p.clone(),
-                Some(_) => {
-                    let text = "The token is of a request with other parameters";
-                    return Err(refuse("InvalidParameterValue", text));
-                }
-                None => return Err(refuse("InvalidParameterValue", "Unable to parse pagination token")),
-            },
-            None => {
-                let list = self.matching(ask, &ids, &filters)?;
-                PageToken { fingerprint, ids: list, empty: self.knobs.empty_pages && ids.is_empty() }
-            }
-        };
-        let mut page = usize::try_from(max.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        if ids.is_empty() {
-            page = page.min(self.knobs.page_cap.unwrap_or(1000)).max(1);
-        }
-        let shown: Vec<String> =
-            if left.empty { Vec::new() } else { left.ids.drain(..page.min(left.ids.len())).collect() };
-        let was_empty = left.empty;
-        left.empty = self.knobs.empty_pages && !was_empty;
-        // An empty page leads on even when nothing is left: the only sign of the end is the empty token.
-        let more = !left.ids.is_empty() || was_empty;
-        let token = if more {
-            let token = format!("{}==", self.random.hex(60));
-            self.pages.insert(token.clone(), left);
-            token
-        } else {
-            String::new()
-        };
+        let list = self.matching(ask, &ids, &filters)?;
+        let (shown, next) = self.page(ask, "volumeIds", !ids.is_empty(), format!("volumes {filters:?}"), list)?;
         let volumes = self.volumes_as_read();
         let items: String = shown
             .iter()
             .filter_map(|id| volumes.get(id))
             .map(|v| format!("<item>{}</item>", volume_xml(self, v)))
             .collect();
-        let next = if token.is_empty() { "<nextToken/>".to_string() } else { element("nextToken", token) };
         Ok(format!("<volumeSet>{items}</volumeSet>{next}"))
     }
 
@@ -183,19 +147,66 @@ impl World {
             };
             return Err(refuse("InvalidVolume.NotFound", text));
         }
-        let passes = |v: &Volume| {
-            filters.iter().all(|(name, patterns)| {
-                let values = volume_values(self, v, name);
-                values.iter().any(|v| patterns.iter().any(|p| wildcard(p, v)))
-            })
-        };
-        let mut list: Vec<String> = volumes
+        let list = volumes
             .values()
-            .filter(|v| here(v) && (ids.is_empty() || ids.contains(&v.id)) && passes(v))
+            .filter(|v| here(v) && (ids.is_empty() || ids.contains(&v.id)))
+            .filter(|v| passes(filters, |name| volume_values(self, v, name)))
             .map(|v| v.id.clone())
             .collect();
-        self.random.shuffle(&mut list);
         Ok(list)
+    }
+
+    /// The page of a listing that is asked for, in no order, and the element with the token of the next one. `list` is what
+    /// a listing that begins now gives; `by_id`: ids were asked for, by the parameter `ids`.
+    pub(crate) fn page(
+        &mut self,
+        ask: &Ask<'_>,
+        ids: &str,
+        by_id: bool,
+        fingerprint: String,
+        mut list: Vec<String>,
+    ) -> Result<(Vec<String>, String), Refusal> {
+        let max = ask.number("MaxResults")?;
+        if by_id && (max.is_some() || ask.get("NextToken").is_some()) {
+            let text = format!("The parameter {ids} cannot be used with the parameter maxResults");
+            return Err(refuse("InvalidParameterCombination", text));
+        }
+        if let Some(n) = max.filter(|n| !(5..=1000).contains(n)) {
+            let text =
+                format!("Value ( {n} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.");
+            return Err(refuse("InvalidParameterValue", text));
+        }
+        let mut left = match ask.get("NextToken").filter(|t| !t.is_empty()) {
+            Some(token) => match self.pages.get(token) {
+                Some(p) if p.fingerprint == fingerprint => p.clone(),
+                Some(_) => {
+                    let text = "The token is of a request with other parameters";
+                    return Err(refuse("InvalidParameterValue", text));
+                }
+                None => return Err(refuse("InvalidParameterValue", "Unable to parse pagination token")),
+            },
+            None => {
+                self.random.shuffle(&mut list);
+                PageToken { fingerprint, ids: list, empty: self.knobs.empty_pages && !by_id }
+            }
+        };
+        let mut page = usize::try_from(max.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        if !by_id {
+            page = page.min(self.knobs.page_cap.unwrap_or(1000)).max(1);
+        }
+        let shown: Vec<String> =
+            if left.empty { Vec::new() } else { left.ids.drain(..page.min(left.ids.len())).collect() };
+        let was_empty = left.empty;
+        left.empty = self.knobs.empty_pages && !was_empty;
+        // An empty page leads on even when nothing is left: the only sign of the end is the empty token.
+        let more = !left.ids.is_empty() || was_empty;
+        if !more {
+            return Ok((shown, "<nextToken/>".into()));
+        }
+        let token = format!("{}==", self.random.hex(60));
+        let next = element("nextToken", &token);
+        self.pages.insert(token, left);
+        Ok((shown, next))
     }
 
     pub(crate) fn describe_instances(&mut self, ask: &Ask<'_>) -> Result<String, Refusal> {
@@ -207,9 +218,15 @@ impl World {
                 return Err(refuse("InvalidInstanceID.NotFound", text));
             }
         }
-        if !ids.is_empty() && ask.get("MaxResults").is_some() {
+        let max = ask.number("MaxResults")?;
+        if !ids.is_empty() && max.is_some() {
             let text = "The parameter instancesSet cannot be used with the parameter maxResults";
             return Err(refuse("InvalidParameterCombination", text));
+        }
+        if let Some(n) = max.filter(|n| !(5..=1000).contains(n)) {
+            let text =
+                format!("Value ( {n} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.");
+            return Err(refuse("InvalidParameterValue", text));
         }
         let filters = filters(ask)?;
         for (name, _) in &filters {
@@ -218,7 +235,14 @@ impl World {
                 return Err(bad_filter(name));
             }
         }
-        let mut items = String::new();
+        let fingerprint = format!("instances {filters:?}");
+        let after = match ask.get("NextToken").filter(|t| !t.is_empty()).map(|t| self.pages.get(t)) {
+            Some(Some(p)) if p.fingerprint == fingerprint => p.ids.first().cloned().unwrap_or_default(),
+            Some(_) => return Err(refuse("InvalidParameterValue", "Unable to parse pagination token")),
+            None => String::new(),
+        };
+        let page = usize::try_from(max.unwrap_or(1000)).unwrap_or(1000).min(self.knobs.page_cap.unwrap_or(1000)).max(1);
+        let (mut items, mut shown, mut next) = (String::new(), Vec::new(), "<nextToken/>".to_string());
         for i in self.instances.values().filter(|i| !i.unknown && i.region == ask.region) {
             let passes = filters.iter().all(|(name, patterns)| {
                 let value = match name.as_str() {
@@ -229,9 +253,17 @@ impl World {
                 };
                 value.is_some_and(|v| patterns.iter().any(|p| wildcard(p, v)))
             });
-            if !passes || !(ids.is_empty() || ids.contains(&i.id)) {
+            if !passes || !(ids.is_empty() || ids.contains(&i.id)) || i.id <= after {
                 continue;
             }
+            if shown.len() == page {
+                let token = format!("{}==", self.random.hex(60));
+                next = element("nextToken", &token);
+                let last = shown.pop().into_iter().collect();
+                self.pages.insert(token, PageToken { fingerprint, ids: last, empty: false });
+                break;
+            }
+            shown.push(i.id.clone());
             let code = match i.state.as_str() {
                 "pending" => 0,
                 "running" => 16,
@@ -261,6 +293,6 @@ impl World {
                 tag_set(&i.spec.tags.iter().cloned().collect()),
             );
         }
-        Ok(format!("<reservationSet>{items}</reservationSet><nextToken/>"))
+        Ok(format!("<reservationSet>{items}</reservationSet>{next}"))
     }
 }

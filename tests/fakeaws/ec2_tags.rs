@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ec2::{Ask, check_id};
 use super::errors::{Refusal, refuse};
-use super::world::World;
+use super::world::{ACCOUNT, World};
 
 /// Checks keys and values of tags that are to be written.
 pub(crate) fn check_tags(tags: &[(String, String)]) -> Result<(), Refusal> {
@@ -34,6 +34,10 @@ impl World {
     fn tags_of(&mut self, id: &str, region: &str) -> Option<&mut BTreeMap<String, String>> {
         let now = self.now_ms();
         let zone_region = self.volumes.get(id).map(|v| self.region_of(&v.zone));
+        if let Some(s) = self.snapshots.get_mut(id) {
+            let ours = s.owner == ACCOUNT && s.region == region && s.visible_at_ms <= now;
+            return ours.then_some(&mut s.tags);
+        }
         let v = self.volumes.get_mut(id)?;
         (v.visible_at_ms <= now && zone_region.as_deref() == Some(region)).then_some(&mut v.tags)
     }
@@ -47,10 +51,10 @@ impl World {
             return Err(refuse("InvalidParameterValue", "At most 1000 resources may be tagged at once"));
         }
         for id in &ids {
-            if !id.starts_with("vol-") {
-                return Err(refuse("InvalidID", format!("The ID '{id}' is not valid")));
+            match id.split('-').next() {
+                Some(kind @ ("vol" | "snap")) => check_id(id, kind)?,
+                _ => return Err(refuse("InvalidID", format!("The ID '{id}' is not valid"))),
             }
-            check_id(id, "vol")?;
         }
         Ok(ids)
     }
@@ -69,7 +73,12 @@ impl World {
         // All or nothing: everything is checked before anything is written.
         for id in &ids {
             let Some(have) = self.tags_of(id, &ask.region) else {
-                return Err(refuse("InvalidVolume.NotFound", format!("The volume '{id}' does not exist.")));
+                let (code, kind) = if id.starts_with("snap-") {
+                    ("InvalidSnapshot.NotFound", "snapshot")
+                } else {
+                    ("InvalidVolume.NotFound", "volume")
+                };
+                return Err(refuse(code, format!("The {kind} '{id}' does not exist.")));
             };
             let more = tags.iter().filter(|(k, _)| !have.contains_key(k)).count();
             let own = have.keys().filter(|k| !k.starts_with("aws:")).count();

@@ -31,13 +31,23 @@ pub(crate) struct Knobs {
     pub(crate) delete_in_use_ms: u64,
     /// A created volume cannot be seen, attached or tagged for so long.
     pub(crate) created_invisible_ms: u64,
+    /// A snapshot is `pending` for so long.
+    pub(crate) snapshot_ms: u64,
+    /// A new snapshot cannot be seen for so long.
+    pub(crate) snapshot_invisible_ms: u64,
+    /// CreateSnapshot of one volume is refused within so long of the one before.
+    pub(crate) snapshot_gap_ms: u64,
+    /// So many snapshots of one volume may be `pending`.
+    pub(crate) pending_snapshots: usize,
+    /// Snapshots that are `pending` end in `error`.
+    pub(crate) snapshot_fails: bool,
     /// DescribeVolumes tells what was true this long ago.
     pub(crate) stale_ms: u64,
     /// DescribeVolumes tells what was true before the last so many writes.
     pub(crate) stale_writes: usize,
-    /// DescribeVolumes never gives more than this on a page.
+    /// DescribeVolumes and DescribeSnapshots never give more than this on a page.
     pub(crate) page_cap: Option<usize>,
-    /// Before each page of DescribeVolumes comes an empty one.
+    /// Before each page of theirs comes an empty one.
     pub(crate) empty_pages: bool,
     /// ListResourceRecordSets never gives more than this on a page.
     pub(crate) record_page_cap: usize,
@@ -79,6 +89,11 @@ impl Default for Knobs {
             deleting_ms: 60,
             delete_in_use_ms: 0,
             created_invisible_ms: 0,
+            snapshot_ms: 100,
+            snapshot_invisible_ms: 0,
+            snapshot_gap_ms: 15_000,
+            pending_snapshots: 5,
+            snapshot_fails: false,
             stale_ms: 0,
             stale_writes: 0,
             page_cap: None,
@@ -115,6 +130,11 @@ impl Knobs {
             "deleting_ms" => self.deleting_ms = number(v)?,
             "delete_in_use_ms" => self.delete_in_use_ms = number(v)?,
             "created_invisible_ms" => self.created_invisible_ms = number(v)?,
+            "snapshot_ms" => self.snapshot_ms = number(v)?,
+            "snapshot_invisible_ms" => self.snapshot_invisible_ms = number(v)?,
+            "snapshot_gap_ms" => self.snapshot_gap_ms = number(v)?,
+            "pending_snapshots" => self.pending_snapshots = number(v)? as usize,
+            "snapshot_fails" => self.snapshot_fails = v.as_bool().ok_or("not a boolean")?,
             "stale_ms" => self.stale_ms = number(v)?,
             "stale_writes" => self.stale_writes = number(v)? as usize,
             "page_cap" => self.page_cap = v.as_u64().map(|n| n as usize),

@@ -26,6 +26,7 @@ pub(crate) mod ec2;
 pub(crate) mod ec2_attach;
 pub(crate) mod ec2_create;
 pub(crate) mod ec2_describe;
+pub(crate) mod ec2_snapshots;
 pub(crate) mod ec2_tags;
 pub(crate) mod errors;
 pub(crate) mod guests;
@@ -37,6 +38,7 @@ pub(crate) mod r53;
 pub(crate) mod r53_parse;
 pub(crate) mod records;
 pub(crate) mod sigv4;
+pub(crate) mod snapshots;
 pub(crate) mod sns;
 pub(crate) mod sqs;
 pub(crate) mod text;
@@ -48,6 +50,7 @@ pub(crate) use imds::ImdsCall;
 pub(crate) use instances::{InstanceSpec, Nic};
 pub(crate) use knobs::{Fault, FaultKind, Knobs, Nth};
 pub(crate) use records::RecordSet;
+pub(crate) use snapshots::SnapshotSpec;
 pub(crate) use volumes::VolumeSpec;
 pub(crate) use world::{Message, World};
 
@@ -268,7 +271,8 @@ impl Server {
 
     /// Calls that write, all services: what a second run must not do.
     pub(crate) fn writes(&self) -> Vec<Call> {
-        let reads = ["DescribeVolumes", "DescribeInstances", "ListResourceRecordSets", "GetChange"];
+        let reads =
+            ["DescribeVolumes", "DescribeInstances", "DescribeSnapshots", "ListResourceRecordSets", "GetChange"];
         self.calls().into_iter().filter(|c| !reads.contains(&c.action.as_str())).collect()
     }
 

@@ -9,7 +9,10 @@
 //!                  "attached": ["i-…", "/dev/xvdf"], "backing": "/dev/loop0" } ],
 //!   "zones": [ { "id": "Z1", "name": "example.com" } ],
 //!   "records": [ { "zone": "Z1", "name": "a.example.com", "type": "A", "ttl": 60, "values": ["203.0.113.1"] } ],
-//!   "snapshots": { "snap-…": 8 }, "topics": ["arn:…"], "queues": ["https://…"], "deny": ["EC2:DeleteVolume"] }
+//!   "snapshots": { "snap-…": 8, "snap-…": { "size": 8, "volume": "vol-…", "state": "completed", "pool": ["domain", "pool"],
+//!                  "age": 60, "tags": { "k": "v" }, "owner": "111122223333", "public": false, "images": ["ami-…"],
+//!                  "tier": "standard", "region": "eu-west-1", "file": "…" } },
+//!   "topics": ["arn:…"], "queues": ["https://…"], "deny": ["EC2:DeleteVolume"] }
 //! ```
 //!
 //! Without `instances` there is one, whose root is `DIR/root`. A relative `root` is under `DIR`.
@@ -18,7 +21,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fakeaws::{InstanceSpec, RecordSet, Server, VolumeSpec};
+use super::fakeaws::{InstanceSpec, RecordSet, Server, SnapshotSpec, VolumeSpec};
 
 fn text(v: &Value, key: &str) -> Option<String> {
     v.get(key).and_then(Value::as_str).map(String::from)
@@ -26,6 +29,37 @@ fn text(v: &Value, key: &str) -> Option<String> {
 
 fn list<'a>(v: &'a Value, key: &str) -> &'a [Value] {
     v.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or(&[])
+}
+
+/// A snapshot: its size, or an object.
+pub(crate) fn snapshot(v: &Value) -> SnapshotSpec {
+    if let Some(size) = v.as_u64() {
+        return SnapshotSpec::new(size);
+    }
+    let mut spec = SnapshotSpec::default();
+    if let [d, p] = list(v, "pool") {
+        spec = SnapshotSpec::pool(d.as_str().unwrap_or(""), p.as_str().unwrap_or(""));
+    }
+    for (key, field) in [
+        ("volume", &mut spec.volume),
+        ("state", &mut spec.state),
+        ("owner", &mut spec.owner),
+        ("tier", &mut spec.tier),
+        ("region", &mut spec.region),
+    ] {
+        if let Some(t) = text(v, key) {
+            *field = t;
+        }
+    }
+    spec.size = v.get("size").and_then(Value::as_u64).unwrap_or(spec.size);
+    spec.age_s = v.get("age").and_then(Value::as_i64).unwrap_or(0);
+    spec.public = v.get("public").and_then(Value::as_bool).unwrap_or(false);
+    spec.images = list(v, "images").iter().filter_map(Value::as_str).map(String::from).collect();
+    spec.data = text(v, "file").map(Into::into);
+    if let Some(tags) = v.get("tags").and_then(Value::as_object) {
+        spec.tags.extend(tags.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or("").to_string())));
+    }
+    spec
 }
 
 /// Puts it there.
@@ -114,7 +148,9 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
         world.add_record(&text(v, "zone").unwrap_or_default(), RecordSet::new(&name, &kind, ttl, &values));
     }
     if let Some(map) = seed.get("snapshots").and_then(Value::as_object) {
-        world.snapshots.extend(map.iter().map(|(k, v)| (k.clone(), v.as_u64().unwrap_or(1))));
+        for (id, v) in map {
+            world.add_snapshot(snapshot(v).id(id));
+        }
     }
     for v in list(&seed, "topics").iter().filter_map(Value::as_str) {
         world.add_topic(v);

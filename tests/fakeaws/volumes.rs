@@ -229,6 +229,7 @@ impl World {
             }
             i.cooling.retain(|(_, until)| *until > now);
         }
+        self.advance_snapshots(now);
         let due: Vec<String> = self
             .volumes
             .values()

@@ -12,6 +12,7 @@ use super::instances::Instance;
 use super::knobs::{Bucket, Fault, Knobs, Policy};
 use super::records::Zone;
 use super::sigv4::Credential;
+use super::snapshots::Snapshot;
 use super::text::Random;
 use super::volumes::{PageToken, Volume};
 
@@ -57,8 +58,11 @@ pub(crate) struct World {
     pub(crate) volumes: BTreeMap<String, Volume>,
     /// Volumes that are gone, as they were last.
     pub(crate) graves: BTreeMap<String, Volume>,
-    /// Snapshot id to its size.
-    pub(crate) snapshots: BTreeMap<String, u64>,
+    pub(crate) snapshots: BTreeMap<String, Snapshot>,
+    /// When CreateSnapshot of a volume was asked for last.
+    pub(crate) snapshot_asked: BTreeMap<String, u64>,
+    /// Disks of the real machine for volumes that CreateVolume makes: the last one first.
+    pub(crate) spare_disks: Vec<PathBuf>,
     /// Zone name to its region and id.
     pub(crate) availability_zones: BTreeMap<String, (String, String)>,
     pub(crate) zones: BTreeMap<String, Zone>,
@@ -101,6 +105,8 @@ impl World {
             volumes: BTreeMap::new(),
             graves: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            snapshot_asked: BTreeMap::new(),
+            spare_disks: Vec::new(),
             availability_zones: zones,
             zones: BTreeMap::new(),
             topics: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::disks::{config, directive, id};
-use crate::fakeaws::VolumeSpec;
+use crate::fakeaws::{SnapshotSpec, VolumeSpec};
 use crate::lab::{How, Lab, once};
 use crate::loops::{Loop, lab, mounts, real_lab, run};
 
@@ -157,7 +157,7 @@ fn a_created_volume_needs_only_the_config() {
     let Some(disk) = blank(&lab) else { return };
     lab.knobs(|k| k.creating_ms = 1 << 40);
     let c = c.replace("Size: 1", r#"SnapshotId: "snap-0123456789abcdef0""#);
-    lab.server.world().snapshots.insert("snap-0123456789abcdef0".into(), 1);
+    lab.server.world().add_snapshot(SnapshotSpec::new(1).id("snap-0123456789abcdef0"));
     let run = lab.start(&config(&directive("c", "/dev/xvdf", &c, NOTE)), once());
     lab.until("a volume", || lab.created().len() == 1);
     {

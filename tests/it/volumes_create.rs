@@ -1,7 +1,7 @@
 //! Source `c`: what is asked for, how long it is in transit, and that there is never a second volume.
 
 use crate::disks::{HOLD, NOTE, config, directive, pool, timed, volume};
-use crate::fakeaws::{Fault, FaultKind, InstanceSpec, VolumeSpec};
+use crate::fakeaws::{Fault, FaultKind, InstanceSpec, SnapshotSpec, VolumeSpec};
 use crate::lab::{Lab, Run, once};
 
 fn c(create: &str) -> String {
@@ -40,7 +40,7 @@ fn a_plain_volume_is_gp3_in_this_zone_with_all_tags_in_one_call() {
 #[test]
 fn parameters_and_tags_of_the_config_are_merged_with_ours() {
     let lab = Lab::with(InstanceSpec { zone: "eu-west-1b".into(), ..InstanceSpec::default() });
-    lab.server.world().snapshots.insert("snap-0123456789abcdef0".into(), 5);
+    lab.server.world().add_snapshot(SnapshotSpec::new(5).id("snap-0123456789abcdef0"));
     let create = r#"{ SnapshotId: "snap-0123456789abcdef0", Size: 10, VolumeType: "io2", Iops: 500, Encrypted: true,
         VolumeInitializationRate: 100, AvailabilityZone: "us-east-1a", AvailabilityZoneId: "use1-az1", ClientToken: "mine",
         TagSpecifications: [{ ResourceType: "volume", Tags: [{ Key: "Name", Value: "world" },

@@ -68,16 +68,21 @@ impl Aws {
 
 fn request(filters: &[Filter], token: &str) -> String {
     let mut form = Form::new("DescribeVolumes", VERSION);
-    for (n, filter) in (1..).zip(filters) {
-        form.add(&format!("Filter.{n}.Name"), &filter.name);
-        let values: Vec<&str> = filter.values.iter().map(String::as_str).collect();
-        form.add_all(&format!("Filter.{n}.Value"), &values);
-    }
+    add_filters(&mut form, filters);
     form.add("MaxResults", PAGE);
     if !token.is_empty() {
         form.add("NextToken", token);
     }
     form.into_body()
+}
+
+/// Adds filters to a form.
+pub(super) fn add_filters(form: &mut Form, filters: &[Filter]) {
+    for (n, filter) in (1..).zip(filters) {
+        form.add(&format!("Filter.{n}.Name"), &filter.name);
+        let values: Vec<&str> = filter.values.iter().map(String::as_str).collect();
+        form.add_all(&format!("Filter.{n}.Value"), &values);
+    }
 }
 
 fn parse(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {

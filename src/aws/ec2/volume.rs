@@ -113,10 +113,6 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<Volume> {
             delete_on_termination: is(item, "deleteOnTermination"),
         });
     }
-    let tags = xml::items(node, "tagSet")
-        .filter_map(|t| Some((xml::whole_text(xml::child(t, "key")?), xml::child(t, "value").map(xml::whole_text))))
-        .map(|(key, value)| (key, value.unwrap_or_default()))
-        .collect();
     Some(Volume {
         id: own("volumeId")?,
         state: volume_state(xml::text(node, "status").unwrap_or_default()),
@@ -127,8 +123,16 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<Volume> {
         create_time: xml::text(node, "createTime").and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok()),
         snapshot_id: own("snapshotId"),
         attachments,
-        tags,
+        tags: tags(node),
     })
+}
+
+/// Reads the tags in an element.
+pub(super) fn tags(node: Node<'_, '_>) -> Vec<(String, String)> {
+    xml::items(node, "tagSet")
+        .filter_map(|t| Some((xml::whole_text(xml::child(t, "key")?), xml::child(t, "value").map(xml::whole_text))))
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect()
 }
 
 fn volume_state(text: &str) -> VolumeState {
