@@ -48,7 +48,7 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
     let on_failure = on_failure::steps(r, &o);
     let domains = match o.get("domains") {
-        Some(node) => domains(r, node),
+        Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
     Some(Config { hostname, timeout, poll_interval, on_failure, domains, warnings: Vec::new() })
@@ -82,10 +82,11 @@ fn interruption(r: &mut Reader, o: &Object<'_>) -> Option<Duration> {
     Some(interval.max(MIN_INTERVAL))
 }
 
-fn domains(r: &mut Reader, node: &Node) -> Vec<Domain> {
+fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
     let Some(map) = r.map(node, "domains") else { return Vec::new() };
     let mut domains = Vec::new();
     let mut devices = volume::Devices::default();
+    devices.init = timeout;
     for p in map.names() {
         let path = key_path("domains", &p.key);
         if p.key.trim().is_empty() {

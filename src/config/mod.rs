@@ -4,6 +4,7 @@
 //! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
 
 mod check;
+mod claim;
 mod exec;
 mod json5;
 mod mime;
@@ -25,6 +26,7 @@ use crate::macros::Template;
 use crate::model::Event;
 
 pub(crate) use check::load;
+pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
 
@@ -116,6 +118,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// `wait`, `fence`, `max-per-instance`.
+    pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
     /// `mount`.

@@ -67,7 +67,7 @@ struct Daemon {
     config: crate::config::Config,
     context: Arc<Context>,
     domains: Vec<Arc<Domain>>,
-    notifier: Notifier,
+    notifier: Arc<Notifier>,
     stop: Stop,
     /// The notice that an earlier turn acted on.
     acted_on: Option<Notice>,

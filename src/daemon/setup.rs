@@ -102,7 +102,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
-    let notifier = Notifier::from_env();
+    let notifier = Arc::new(Notifier::from_env());
     signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
@@ -157,7 +157,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         addresses(&facts)
     );
 
-    let lasting = Lasting { aws, imds, clock, root, runner: Arc::new(Runner::new()), offset, mounts_before };
+    let runner = Arc::new(Runner::new());
+    let lasting = Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier: notifier.clone() };
     let context = lasting.context(&args, facts, &Noticed::default());
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter();
@@ -176,12 +177,13 @@ struct Lasting {
     runner: Arc<Runner>,
     offset: UtcOffset,
     mounts_before: MountSet,
+    notifier: Arc<Notifier>,
 }
 
 impl Lasting {
     /// What a turn begins with: a transaction with nothing in it.
     fn context(self, args: &Args, facts: Facts, notice: &Noticed) -> Arc<Context> {
-        let Lasting { aws, imds, clock, root, runner, offset, mounts_before } = self;
+        let Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier } = self;
         let mut seed = [0; 16];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
         let transaction_id = args.transaction_id.clone().unwrap_or_else(|| uuid(seed));
@@ -206,6 +208,7 @@ impl Lasting {
                 exec_enabled: args.exec,
                 offset,
                 mounts_before,
+                notifier,
             }),
         })
     }
@@ -230,6 +233,7 @@ impl Daemon {
             runner: old.runner.clone(),
             offset: old.offset,
             mounts_before: MountSet::take(&old.root),
+            notifier: old.notifier.clone(),
         };
         let context = lasting.context(&self.args, facts, notice);
         self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();

@@ -6,6 +6,7 @@
 //! - `POST /transition {"group", "instance", "transition"}`: a member is `launching` or `terminating`.
 //! - `POST /protect {"instance"}`: it may not be terminated by the API (`DisableApiTermination`).
 //! - `POST /terminate {"instance"}`: the instance is no more; what was attached to it comes free.
+//! - `POST /instance {"instance", "state"}`: its state, as DescribeInstances tells it; nothing else changes.
 //! - `GET /orders?after=N`: disks to plug into real guests or to take out, from order N+1 on (see `guests.rs`); waits up to
 //!   five seconds for one. `POST /obeyed {"order"}`: it was done.
 //! - `POST /imds {"instance", …}`: trouble of a metadata service, see [`trouble`].
@@ -76,6 +77,14 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
         }
         ("POST", "/protect") => {
             shared.world().scaling.protected.insert(need("instance")?);
+            Ok(json!({}))
+        }
+        ("POST", "/instance") => {
+            let id = need("instance")?;
+            if !shared.world().instances.contains_key(&id) {
+                return Err(format!("no instance '{id}'"));
+            }
+            shared.world().set_instance_state(&id, &need("state")?);
             Ok(json!({}))
         }
         ("POST", "/notice") => {

@@ -7,6 +7,7 @@ mod fakeaws;
 mod kit;
 mod lab;
 
+mod blocks;
 mod cli;
 mod clocks;
 mod commands;
@@ -18,6 +19,7 @@ mod deadlines_runs;
 mod deadlines_volumes;
 mod errors;
 mod events;
+mod fences;
 mod happy;
 
 mod disks;
@@ -40,6 +42,7 @@ mod on_failure;
 mod on_failure_end;
 mod original;
 mod permissions;
+mod pool_limits;
 mod races;
 mod records;
 mod records_release;
@@ -65,3 +68,4 @@ mod volumes_pool;
 mod volumes_pool_order;
 mod volumes_rerun;
 mod volumes_suite;
+mod waits;
