@@ -29,9 +29,11 @@ use crate::sys::announced::Announced;
 
 mod endpoints;
 mod facts;
+mod interface;
 mod notice;
 
 pub(crate) use endpoints::endpoints;
+pub(crate) use interface::Interface;
 
 /// The longest life that a token can have.
 const TOKEN_TTL: Duration = Duration::from_secs(21600);

@@ -42,7 +42,9 @@ impl DomainRun {
 
     /// Whether `event` releases anything here.
     pub(crate) fn releases(&self, event: Event) -> bool {
-        self.releases_volumes(event) || self.config.records.iter().any(|d| d.release.contains(&event))
+        self.releases_volumes(event)
+            || self.config.records.iter().any(|d| d.release.contains(&event))
+            || self.config.address.as_ref().is_some_and(|d| d.release.contains(&event))
     }
 
     fn releases_volumes(&self, event: Event) -> bool {

@@ -124,6 +124,10 @@ impl Domain {
         let mut kept = if stays { Vec::new() } else { self.run.release(event, scope) };
         // Nobody answers at its address meanwhile, and it may come back with another one.
         kept.extend(self.run.release_records(event, scope));
+        // An instance that resumes keeps its elastic address too.
+        if !stays {
+            kept.extend(self.run.release_address(event, scope));
+        }
         for k in &kept {
             self.note(format!("not released: {k}"));
         }
