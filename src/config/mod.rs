@@ -6,6 +6,7 @@
 mod check;
 mod claim;
 mod exec;
+mod hook;
 mod json5;
 mod mime;
 mod mount;
@@ -27,6 +28,7 @@ use crate::model::Event;
 
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
+pub(crate) use hook::{Hook, Transition};
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
 
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// `interrupt-detection.options.interval`; default 1 s.
     pub(crate) poll_interval: Duration,
+    /// `lifecycle-hook`, one or several.
+    pub(crate) hooks: Vec<Hook>,
     /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
     pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.

@@ -13,6 +13,7 @@
 //! done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
+mod hook;
 mod leave;
 mod on_failure;
 pub(crate) mod rescue;
