@@ -9,12 +9,14 @@
 //! stands, the rest is put back.
 
 pub(crate) mod claim;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
+pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod rollback;
@@ -44,6 +46,7 @@ use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
 use crate::sys::mounts::MountSet;
+use crate::sys::notify::Notifier;
 use hold::Ledger;
 
 /// What all domains share.
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) aws: Arc<Aws>,
     pub(crate) imds: Arc<Imds>,
     pub(crate) clock: Arc<Clock>,
+    /// Who is told how far a long wait is.
+    pub(crate) notifier: Arc<Notifier>,
     pub(crate) root: Root,
     pub(crate) runner: Runner,
     /// What the metadata service said; the addresses may come late.

@@ -137,7 +137,7 @@ impl DomainRun {
         self.with_volume(&d.path, |h| {
             (made, again) = (h.origin != Origin::Claimed, h.formatting && h.inherited);
         });
-        let copied = d.create.as_ref().is_some_and(|c| c.contains_key("SnapshotId"));
+        let copied = a.copied || d.create.as_ref().is_some_and(|c| c.contains_key("SnapshotId"));
         if !again && (!made || copied) {
             self.take_consent(a, scope).map_err(|f| Failure { halt: f.halt, ..failed(f.text) })?;
         }

@@ -61,7 +61,7 @@ struct Daemon {
     config: crate::config::Config,
     context: Arc<Context>,
     domains: Vec<Arc<Domain>>,
-    notifier: Notifier,
+    notifier: Arc<Notifier>,
     stop: Stop,
 }
 

@@ -98,7 +98,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
-    let notifier = Notifier::from_env();
+    let notifier = Arc::new(Notifier::from_env());
     signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
@@ -164,6 +164,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
             aws,
             imds,
             clock,
+            notifier: notifier.clone(),
             root,
             runner: Runner::new(),
             facts: RwLock::new(Arc::new(facts)),

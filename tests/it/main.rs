@@ -59,4 +59,5 @@ mod volumes_mounted;
 mod volumes_pool;
 mod volumes_pool_order;
 mod volumes_rerun;
+mod volumes_snapshot;
 mod volumes_suite;

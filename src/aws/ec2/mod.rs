@@ -7,7 +7,6 @@ mod create_volume;
 #[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
-#[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
@@ -19,8 +18,6 @@ mod volume;
 use describe_volumes::add_filters;
 
 pub(crate) use describe_volumes::Filter;
-// Until the directives use them.
-#[allow(unused_imports)]
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]
 pub(crate) use volume::Attachment;

@@ -54,7 +54,10 @@ fn mistakes_at_the_top() {
 fn mistakes_in_volumes() {
     for (part, want) in [
         ("device: '/dev/xvdf'", "source: is missing"),
-        ("source: ''", "source: is empty: one or more of x (volume-id), p (pool-name), c (create) are wanted"),
+        (
+            "source: ''",
+            "source: is empty: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted",
+        ),
         ("source: 'cc', create: {}", "source: c is there twice"),
         ("source: ['c'], create: {}", "source: a string is wanted, found an array"),
         ("source: 'x'", "volume-id: is missing: source has x"),

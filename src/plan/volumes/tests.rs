@@ -12,6 +12,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
             .map(|c| match c {
                 'x' => Source::Existing,
                 'p' => Source::Pool,
+                's' => Source::Snapshot,
                 _ => Source::Create,
             })
             .collect(),
@@ -20,6 +21,8 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         pool_name: Some("pool".into()),
         pool_pref: PoolPref::Index,
         create: Some(serde_json::Map::new()),
+        snapshot_tags: Vec::new(),
+        initialization_rate: None,
         mount: None,
         release: None,
         exec: Vec::new(),
