@@ -178,7 +178,7 @@ impl DomainRun {
         let mut now = Some(made);
         let mut pause = Duration::from_millis(250);
         let quiet_until = self.shared.clock.now().after(QUIET);
-        let mut progress = self.shared.progress(&d.path);
+        let mut progress = self.shared.measure(&d.path);
         let dead = |what: &str| {
             Failure::new(format!(
                 "the new volume {id} {what}: if it is encrypted, may this instance's role use the KMS key \

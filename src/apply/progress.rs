@@ -24,8 +24,8 @@ pub(crate) struct Progress<'a> {
 }
 
 impl Shared {
-    /// A wait of `who`.
-    pub(crate) fn progress<'a>(&'a self, who: &'a str) -> Progress<'a> {
+    /// The measure of a wait of `who`.
+    pub(crate) fn measure<'a>(&'a self, who: &'a str) -> Progress<'a> {
         Progress { shared: self, who, status: String::new(), logged: None, bar: false }
     }
 }

@@ -6,8 +6,10 @@
 pub(crate) mod copies;
 pub(crate) mod create;
 pub(crate) mod devices;
+pub(crate) mod format;
 pub(crate) mod records;
 pub(crate) mod volumes;
+pub(crate) mod waiting;
 
 /// Tag keys, as existing pools have them. Tags are hints with an owner and a time, never a lock.
 pub(crate) mod tags {

@@ -135,6 +135,41 @@ fn data_that_cannot_be_had_now_is_not_replaced_by_a_blank_volume() {
 }
 
 #[test]
+fn with_wait_the_newest_is_waited_for_and_how_far_it_is_is_told() {
+    let more = r#", wait: 300, create: { Size: 3 }"#;
+    let lab = Lab::new();
+    lab.snapshot(1, 500);
+    {
+        let mut w = lab.server.world();
+        let late = w.add_snapshot(SnapshotSpec::pool("d", "p").state("pending").id(&snap(2)));
+        let now = w.now_ms();
+        w.snapshots.get_mut(&late).unwrap().pending = Some((now, now + 1500));
+    }
+    // Ten percent are 9 s of its time.
+    let run = lab.run(&config(&ps("sc", more)), once().rate(60));
+    let text = "waiting up to 300 s for snap-00000000000000002 to be completed: ";
+    run.ends(0, &[text, "from snap-00000000000000002"]);
+    let lines = run.log.lines().filter(|l| l.contains(text)).count();
+    assert!((2..=11).contains(&lines), "{run}");
+    assert!(lab.manager.told().contains(&format!("STATUS=domains.\"d\".attach-volume[0]: {text}")), "{run}");
+
+    // When the time is over, an older one must do, and none is a failure.
+    for (older, code, text) in [
+        (true, 0, "snap-00000000000000002 is newer than snap-00000000000000001, and not completed yet (0 %)"),
+        (false, 1, "the only snapshot of pool 'p', snap-00000000000000002, is not completed yet (0 %); waited 300 s"),
+    ] {
+        let lab = Lab::new();
+        if older {
+            lab.snapshot(1, 500);
+        }
+        lab.server.world().add_snapshot(SnapshotSpec::pool("d", "p").state("pending").id(&snap(2)));
+        let run = lab.run(&config(&ps("sc", more)), once().rate(600));
+        run.ends(code, &[text]);
+        assert_eq!(lab.count("CreateVolume"), usize::from(older), "{run}");
+    }
+}
+
+#[test]
 fn what_is_denied_or_throttled_for_ever_fails_the_directive() {
     let lab = Lab::new();
     lab.snapshot(1, 60);

@@ -1,4 +1,5 @@
-//! EC2: volumes, snapshots and their tags. One file for each action, with its request and the reading of its answer.
+//! EC2: volumes, snapshots, their tags, and the states of instances. One file for each action, with its request and the
+//! reading of its answer.
 
 mod attach_volume;
 #[allow(dead_code)]
@@ -7,6 +8,7 @@ mod create_volume;
 #[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
+mod describe_instances;
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
@@ -17,6 +19,7 @@ mod volume;
 
 use describe_volumes::add_filters;
 
+pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]
