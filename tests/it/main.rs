@@ -38,6 +38,8 @@ mod matrix_kills;
 mod metadata;
 mod mounts;
 mod notifications;
+mod on_failure;
+mod on_failure_end;
 mod original;
 mod permissions;
 mod pool_limits;
