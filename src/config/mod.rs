@@ -15,6 +15,7 @@ mod on_failure;
 mod problem;
 mod reader;
 mod record;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -77,6 +78,8 @@ pub(crate) enum Source {
     Pool,
     /// `c`: a new one.
     Create,
+    /// `s`: a new one with what the newest snapshot has.
+    Snapshot,
 }
 
 impl Source {
@@ -86,7 +89,13 @@ impl Source {
             Source::Existing => "x",
             Source::Pool => "p",
             Source::Create => "c",
+            Source::Snapshot => "s",
         }
+    }
+
+    /// Whether what it gives is a volume that this instance made.
+    pub(crate) fn makes(self) -> bool {
+        matches!(self, Source::Create | Source::Snapshot)
     }
 }
 
@@ -126,6 +135,10 @@ pub(crate) struct VolumeDirective {
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `snapshot.tags`: what the snapshots of [`Source::Snapshot`] are known by, in place of domain and pool.
+    pub(crate) snapshot_tags: Vec<(String, String)>,
+    /// `initialization-rate` in MiB/s; its range is for EC2 to judge.
+    pub(crate) initialization_rate: Option<i64>,
     /// `mount`.
     pub(crate) mount: Option<Mount>,
     /// `release`.
@@ -143,6 +156,26 @@ pub(crate) struct Release {
     pub(crate) lazy: bool,
 }
 
+/// `policy` of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordPolicy {
+    /// The name is this instance's alone.
+    Simple,
+    /// Each instance of a fleet has a record of its own at the name.
+    Multivalue,
+}
+
+/// Which dead members of a fleet lose their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// None.
+    Never,
+    /// Those that EC2 says are terminated or shutting down.
+    Terminated,
+    /// Those that EC2 does not know too.
+    Missing,
+}
+
 /// One entry of `update-route53`.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordDirective {
@@ -156,6 +189,10 @@ pub(crate) struct RecordDirective {
     pub(crate) name: Template,
     /// `ttl` in seconds; its range is for Route 53 to judge.
     pub(crate) ttl: i64,
+    /// `policy`.
+    pub(crate) policy: RecordPolicy,
+    /// `sweep`: which records of other members of the fleet are deleted.
+    pub(crate) sweep: Sweep,
     /// `release`: the events on which it is deleted, after their commands and the volumes.
     pub(crate) release: Vec<Event>,
 }

@@ -3,9 +3,11 @@
 //! Only what the API must arbitrate (who gets a pool volume) is left to `apply`, which gets an ordered list of
 //! candidates from here.
 
+pub(crate) mod copies;
 pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod format;
+pub(crate) mod members;
 pub(crate) mod on_failure;
 pub(crate) mod records;
 pub(crate) mod volumes;
