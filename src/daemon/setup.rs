@@ -161,7 +161,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter();
     let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
-    let daemon = Daemon { args, config, context, domains, notifier, stop: stop.clone(), acted_on: None };
+    let daemon =
+        Daemon { args, config, context, domains, notifier, stop: stop.clone(), acted_on: None, watch: Arc::default() };
     Ok(Ready::Daemon(Box::new(daemon)))
 }
 
@@ -187,6 +188,7 @@ impl Lasting {
             exec: args.exec,
             notify: args.notify,
             notice: Arc::new(Mutex::new(None)),
+            happening: Mutex::new(None),
             shared: Arc::new(Shared {
                 aws,
                 imds,

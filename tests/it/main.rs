@@ -18,6 +18,7 @@ mod deadlines_runs;
 mod deadlines_volumes;
 mod errors;
 mod events;
+mod happenings;
 mod happy;
 
 mod disks;
