@@ -1,6 +1,7 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::record::Read;
 use super::volume::Acquired;
@@ -12,6 +13,8 @@ use crate::scope::{Halt, Scope};
 
 /// How many records of a domain are read at the same time.
 const READERS: usize = 4;
+/// What was read of records is that old at most when they are written, where volumes are waited for.
+const READ_AGAIN: Duration = Duration::from_secs(20);
 
 /// What is wrong with a domain after init.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,7 @@ impl DomainRun {
         // To a directive it is the same as a deadline when its domain is lost.
         let scope = &scope.unless(&self.abandoned);
         let scope = &if self.config.critical { scope.clone() } else { scope.early() };
+        let began = self.shared.clock.now();
         let jobs = if self.config.records.is_empty() { 1 } else { 2 };
         let halves = parallel::map(jobs, |i| match i {
             0 => {
@@ -57,6 +61,10 @@ impl DomainRun {
             }
         }
         if let Some(reads) = records.filter(|_| problems.critical.is_none()) {
+            // Whoever had the volume may have had the name too, and let go of it meanwhile.
+            let waits = self.config.volumes.iter().any(|d| d.claiming.wait.is_some());
+            let old = waits && self.shared.clock.now().since(began) > READ_AGAIN;
+            let reads = if old { self.read_records(scope) } else { reads };
             self.records(reads, scope, undo, &mut problems);
         }
         if problems.critical.is_none() {

@@ -11,10 +11,13 @@
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod disk;
+pub(crate) mod fence;
+pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
+pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod release_record;
@@ -22,6 +25,7 @@ pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod tidy;
 pub(crate) mod volume;
+pub(crate) mod wait;
 pub(crate) mod zone;
 
 use std::collections::BTreeSet;
@@ -45,6 +49,7 @@ use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
 use crate::sys::mounts::MountSet;
+use crate::sys::notify::Notifier;
 use hold::Ledger;
 
 /// What all domains share.
@@ -76,9 +81,17 @@ pub(crate) struct Shared {
     pub(crate) offset: UtcOffset,
     /// What was mounted when the run began: not ours to unmount.
     pub(crate) mounts_before: MountSet,
+    /// The service manager.
+    pub(crate) notifier: Arc<Notifier>,
 }
 
 impl Shared {
+    /// One line on how a long piece of work goes on, for the log and for `systemctl status`.
+    pub(crate) fn progress(&self, text: &str) {
+        log::info!("{text}");
+        self.notifier.status(text);
+    }
+
     /// The facts as they are known now.
     pub(crate) fn facts(&self) -> Arc<Facts> {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -150,6 +163,8 @@ pub(crate) struct DomainRun {
     abandoned: Arc<AtomicBool>,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
+    /// What directives that wait have seen.
+    looks: wait::Looks,
 }
 
 impl DomainRun {
@@ -164,6 +179,7 @@ impl DomainRun {
             written: Mutex::default(),
             abandoned: Arc::default(),
             tagging: Mutex::new(Vec::new()),
+            looks: wait::Looks::default(),
         }
     }
 

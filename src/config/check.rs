@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, exec, notify, record, volume};
+use super::{Config, Domain, exec, notify, on_failure, record, volume};
 use crate::macros::Template;
 use crate::model::Event;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "hostname",
     "set-hostname",
     "timeout",
@@ -17,6 +17,7 @@ const KEYS: [&str; 8] = [
     "interrupt-margin",
     "maintenance-lead",
     "terminating-timeout",
+    "on-failure",
     "domains",
 ];
 const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
@@ -61,14 +62,16 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let hostname = hostname(r, &o);
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
+    let on_failure = on_failure::steps(r, &o);
     let domains = match o.get("domains") {
-        Some(node) => domains(r, node),
+        Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
     let config = Config {
         hostname,
         timeout,
         poll_interval,
+        on_failure,
         interrupt_margin: r.seconds(&o, "interrupt-margin").unwrap_or(DEFAULT_MARGIN),
         maintenance_lead: r.seconds(&o, "maintenance-lead").unwrap_or(DEFAULT_LEAD),
         terminating_timeout: r.seconds(&o, "terminating-timeout").unwrap_or(DEFAULT_TERMINATING),
@@ -112,10 +115,11 @@ fn interruption(r: &mut Reader, o: &Object<'_>) -> Option<Duration> {
     Some(interval.max(MIN_INTERVAL))
 }
 
-fn domains(r: &mut Reader, node: &Node) -> Vec<Domain> {
+fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
     let Some(map) = r.map(node, "domains") else { return Vec::new() };
     let mut domains = Vec::new();
     let mut devices = volume::Devices::default();
+    devices.init = timeout;
     for p in map.names() {
         let path = key_path("domains", &p.key);
         if p.key.trim().is_empty() {

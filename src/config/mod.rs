@@ -4,11 +4,13 @@
 //! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
 
 mod check;
+mod claim;
 mod exec;
 mod json5;
 mod mime;
 mod mount;
 mod notify;
+mod on_failure;
 mod problem;
 mod reader;
 mod record;
@@ -24,7 +26,9 @@ use crate::macros::Template;
 use crate::model::Event;
 
 pub(crate) use check::load;
+pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
+pub(crate) use on_failure::{Action, OnFailure};
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) maintenance_lead: Duration,
     /// `terminating-timeout`: how long Auto Scaling waits for the way out; default 120 s.
     pub(crate) terminating_timeout: Duration,
+    /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
+    pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
     pub(crate) domains: Vec<Domain>,
     /// What is accepted but will not do what its writer may think.
@@ -128,6 +134,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// `wait`, `fence`, `max-per-instance`.
+    pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
     /// `mount`.

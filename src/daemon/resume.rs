@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Daemon, Outcome};
 use crate::apply::lock;
 use crate::model::Event;
-use crate::poll::{Clocks, Return, Service, away};
+use crate::poll::{Clocks, Noticed, Return, Service, away};
 use crate::scope::{Scope, StopReason};
 
 /// More than it takes to see that the instance is back, or to read the metadata again.
@@ -98,7 +98,7 @@ impl Daemon {
     /// Makes everything new for another turn. `Some`: that cannot be done.
     fn renewed(&mut self) -> Option<Outcome> {
         self.notifier.extend_timeout(self.context.shared.clock.real(PATIENCE));
-        let (outcome, text) = self.renew().err()?;
+        let (outcome, text) = self.renew(&Noticed::default()).err()?;
         if self.stop.get() == Some(StopReason::Terminate) {
             return self.stopped();
         }

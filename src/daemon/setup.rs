@@ -11,7 +11,7 @@ use std::time::Duration;
 use time::UtcOffset;
 
 use super::domain::{Context, Domain};
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, on_failure::Failing};
 use crate::apply::{Shared, lock, zone::Zones};
 use crate::aws::{Aws, AwsConfig, env::Env};
 use crate::cli::{Args, Input};
@@ -21,6 +21,7 @@ use crate::exec::Runner;
 use crate::imds::{Imds, ImdsError};
 use crate::model::Facts;
 use crate::parallel;
+use crate::poll::Noticed;
 use crate::scope::{Scope, Stop};
 use crate::sntp;
 use crate::sys::lock::DomainLock;
@@ -101,7 +102,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
-    let notifier = Notifier::from_env();
+    let notifier = Arc::new(Notifier::from_env());
     signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
@@ -156,13 +157,15 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         addresses(&facts)
     );
 
-    let lasting = Lasting { aws, imds, clock, root, runner: Arc::new(Runner::new()), offset, mounts_before };
-    let context = lasting.context(&args, facts);
+    let runner = Arc::new(Runner::new());
+    let lasting = Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier: notifier.clone() };
+    let context = lasting.context(&args, facts, &Noticed::default());
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter();
     let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
+    let (stop, failing) = (stop.clone(), Failing::new());
     let daemon =
-        Daemon { args, config, context, domains, notifier, stop: stop.clone(), acted_on: None, watch: Arc::default() };
+        Daemon { args, config, context, domains, notifier, stop, acted_on: None, watch: Arc::default(), failing };
     Ok(Ready::Daemon(Box::new(daemon)))
 }
 
@@ -175,19 +178,20 @@ struct Lasting {
     runner: Arc<Runner>,
     offset: UtcOffset,
     mounts_before: MountSet,
+    notifier: Arc<Notifier>,
 }
 
 impl Lasting {
     /// What a turn begins with: a transaction with nothing in it.
-    fn context(self, args: &Args, facts: Facts) -> Arc<Context> {
-        let Lasting { aws, imds, clock, root, runner, offset, mounts_before } = self;
+    fn context(self, args: &Args, facts: Facts, notice: &Noticed) -> Arc<Context> {
+        let Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier } = self;
         let mut seed = [0; 16];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
         let transaction_id = args.transaction_id.clone().unwrap_or_else(|| uuid(seed));
         Arc::new(Context {
             exec: args.exec,
             notify: args.notify,
-            notice: Arc::new(Mutex::new(None)),
+            notice: notice.clone(),
             happening: Mutex::new(None),
             shared: Arc::new(Shared {
                 aws,
@@ -206,6 +210,7 @@ impl Lasting {
                 exec_enabled: args.exec,
                 offset,
                 mounts_before,
+                notifier,
             }),
         })
     }
@@ -213,8 +218,8 @@ impl Lasting {
 
 impl Daemon {
     /// Makes everything new for another turn on the same instance, as a second run of the program would have it: other
-    /// facts, credentials and tokens, a transaction of its own.
-    pub(super) fn renew(&mut self) -> Result<(), Refusal> {
+    /// facts, credentials and tokens, a transaction of its own. `notice` is where one will be.
+    pub(super) fn renew(&mut self, notice: &Noticed) -> Result<(), Refusal> {
         let old = &self.context.shared;
         old.imds.forget_token();
         old.aws.forget_credentials();
@@ -230,8 +235,9 @@ impl Daemon {
             runner: old.runner.clone(),
             offset: old.offset,
             mounts_before: MountSet::take(&old.root),
+            notifier: old.notifier.clone(),
         };
-        let context = lasting.context(&self.args, facts);
+        let context = lasting.context(&self.args, facts, notice);
         self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();
         self.context = context;
         Ok(())

@@ -5,8 +5,11 @@
 
 pub(crate) mod create;
 pub(crate) mod devices;
+pub(crate) mod format;
+pub(crate) mod on_failure;
 pub(crate) mod records;
 pub(crate) mod volumes;
+pub(crate) mod waiting;
 
 /// Tag keys, as existing pools have them. Tags are hints with an owner and a time, never a lock.
 pub(crate) mod tags {

@@ -1,4 +1,5 @@
-//! EC2: volumes, snapshots and their tags. One file for each action, with its request and the reading of its answer.
+//! EC2: volumes, snapshots, their tags, the states of instances and their end. One file for each action, with its request
+//! and the reading of its answer.
 
 mod attach_volume;
 #[allow(dead_code)]
@@ -7,6 +8,7 @@ mod create_volume;
 #[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
+mod describe_instances;
 #[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
@@ -14,10 +16,12 @@ mod detach_volume;
 #[allow(dead_code)]
 mod snapshot;
 mod tags;
+mod terminate_instances;
 mod volume;
 
 use describe_volumes::add_filters;
 
+pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
 // Until the directives use them.
 #[allow(unused_imports)]

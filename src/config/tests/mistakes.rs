@@ -131,7 +131,7 @@ fn mistakes_in_records() {
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
-            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+            "release[0]: nothing is released on started: interrupted, stopping, failed, maintenance and terminating are possible",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",
@@ -283,4 +283,64 @@ fn many_mistakes_at_long_paths_stay_small() {
     let e = load(&text).unwrap_err();
     assert_eq!(e.problems.len() + e.more, 199_999);
     assert!(e.problems.iter().all(|p| p.path.len() < 1500 && p.path.ends_with('…')), "{}", e.problems[0].path);
+}
+
+#[test]
+fn mistakes_in_waiting() {
+    let x = "source: 'x', 'volume-id': 'v'";
+    for (part, want) in [
+        ("wait: 0", "wait: a number of seconds is wanted, more than 0 and at most 1000000000"),
+        ("wait: '60'", "wait: a number of seconds is wanted, found a string"),
+        ("waits: 60", "waits: unknown key: did you mean wait?"),
+        ("fence: 'terminate'", "fence: unknown word \"terminate\": did you mean terminated?"),
+        ("fence: true", "fence: a string is wanted, found a boolean"),
+    ] {
+        let text = volume(&format!("{x}, {part}"));
+        assert_eq!(problem(&text), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
+    }
+    for (part, want) in [
+        ("'max-per-instance': 0", "max-per-instance: is less than 1"),
+        ("'max-per-instance': -1", "max-per-instance: is less than 1"),
+        ("'max-per-instance': 1.5", "max-per-instance: a whole number is wanted, found a fraction"),
+    ] {
+        let text = volume(&format!("source: 'p', 'pool-name': 'q', {part}"));
+        assert_eq!(problem(&text), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
+    }
+    let two = |a: u32, b: u32| {
+        let d = |device: &str, n: u32| {
+            format!("{{source: 'p', 'pool-name': 'q', device: '/dev/{device}', 'max-per-instance': {n}}}")
+        };
+        domain(&format!("'attach-volume': [{}, {}]", d("sdf", a), d("sdg", b)))
+    };
+    assert_eq!(
+        problem(&two(2, 3)),
+        "domains.\"a\".attach-volume[1].max-per-instance: is not what domains.\"a\".attach-volume[0] says of pool \
+         \"q\": 2"
+    );
+    assert!(load(&two(2, 2)).is_ok());
+}
+
+#[test]
+fn waiting_that_has_no_effect() {
+    for (text, want) in [
+        ("{source: 'c', create: {}, wait: 5}", "wait: has no effect: source has no x and no p"),
+        ("{source: 'c', create: {}, fence: 'terminated'}", "fence: has no effect: source has no x and no p"),
+        ("{source: 'x', 'volume-id': 'v', 'max-per-instance': 5}", "max-per-instance: has no effect: source has no p"),
+        (
+            "{source: 'x', 'volume-id': 'v', wait: 600}",
+            "wait: is not shorter than timeout (600 s): init is over before it is",
+        ),
+    ] {
+        let config = load(&domain(&format!("'attach-volume': [{text}]"))).unwrap();
+        assert_eq!(config.warnings.len(), 1, "{text}");
+        let (key, said) = want.split_once(": ").unwrap();
+        let warning = &config.warnings[0];
+        assert!(warning.contains(&format!("[0].{key}: ")) && warning.ends_with(said), "{warning}");
+    }
+    let good = "{source: 'xpc', 'volume-id': 'v', 'pool-name': 'q', create: {}, wait: 599, fence: 'terminated', \
+                'max-per-instance': 3}";
+    let config = load(&domain(&format!("'attach-volume': [{good}]"))).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let claiming = &config.domains[0].volumes[0].claiming;
+    assert_eq!((claiming.wait, claiming.fence, claiming.most), (Some(Duration::from_secs(599)), true, Some(3)));
 }
