@@ -91,7 +91,7 @@ impl Daemon {
     }
 
     fn stopped(&self) -> Option<Outcome> {
-        self.say("stopped: nothing was to be done");
+        self.say("stopped: nothing is left to be done");
         Some(Outcome::Done)
     }
 

@@ -277,7 +277,7 @@ fn in_a_warm_pool_nothing_is_held() {
     // EC2 stops it.
     running.signal("TERM");
     let run = running.wait(&lab);
-    run.ends(0, &["stopped: nothing was to be done"]);
+    run.ends(0, &["stopped: nothing is left to be done"]);
     let want = [
         "starting ",
         "started ",
