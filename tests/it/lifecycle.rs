@@ -1,6 +1,7 @@
 //! `lifecycle-hook`: an Auto Scaling group that waits hears that the work goes on, and how it ended.
 
-use crate::fakeaws::{Fault, FaultKind, InstanceSpec};
+use crate::disks::{directive, id};
+use crate::fakeaws::{Fault, FaultKind, InstanceSpec, VolumeSpec};
 use crate::kit::{on, sh};
 use crate::lab::{How, Lab, once};
 
@@ -176,4 +177,150 @@ fn several_hooks_are_all_told() {
     lab.run(&text(&hooks, "", &[sh("true")]), once()).ends(0, &[]);
     let all = (result(&lab, "up"), result(&lab, "up2"), result(&lab, "down"));
     assert_eq!(all, (Some("CONTINUE".into()), Some("CONTINUE".into()), None));
+}
+
+const DOWN: &str = "{ name: 'down', group: 'web' }";
+
+/// A config with a hook on `terminating`, a volume that is released then (after `command`), and a fast poll.
+fn leaving(more: &str, command: &str) -> String {
+    let release = format!(r#""volume-id": "{}", release: ["terminating"]"#, id(1));
+    let volume = directive("x", "/dev/xvdf", &release, more);
+    let exec = on(&["terminating"], &[sh(command)]);
+    format!(
+        r#"{{ "lifecycle-hook": {DOWN}, "interrupt-detection": {{ options: {{ interval: 0.02 }} }},
+            domains: {{ d: {{ "attach-volume": [{volume}], exec: [{exec}] }} }} }}"#
+    )
+}
+
+fn lab_with_volume(heartbeat_ms: u64) -> Lab {
+    let lab = with(InstanceSpec::default(), heartbeat_ms);
+    lab.volume(VolumeSpec::default().id(&id(1)));
+    lab
+}
+
+#[test]
+fn a_group_that_scales_in_waits_for_the_way_out() {
+    let lab = lab_with_volume(3000);
+    let running = lab.start(&leaving("true", &wait_script()), How::default().rate(30));
+    running.says(&lab, "watching for interruptions");
+    assert_eq!(lab.count("RecordLifecycleActionHeartbeat"), 0);
+    begin(&lab, "terminating");
+    lab.until("heartbeats", || beats(&lab, "down") >= 4);
+    assert_eq!((result(&lab, "down"), lab.count("DetachVolume")), (None, 0));
+    lab.file("go", "");
+    let run = running.wait(&lab);
+    run.ends(0, &["terminating: done", "web goes on with CONTINUE of down"]);
+    assert_eq!(result(&lab, "down").as_deref(), Some("CONTINUE"), "{run}");
+    lab.nothing_left(&run);
+    let calls: Vec<String> = lab.server.calls().into_iter().map(|c| c.action).collect();
+    assert_eq!(calls.last().unwrap(), "CompleteLifecycleAction", "{run}");
+    assert!(lab.count("DetachVolume") == 1 && lab.count("CompleteLifecycleAction") == 1, "{run}");
+    assert_eq!(lab.server.world().instances[&lab.me].state, "terminated", "{run}");
+}
+
+fn wait_script() -> String {
+    "until [ -e $LAB/go ] || [ ! -d $LAB ]; do sleep 0.01; done".to_owned()
+}
+
+#[test]
+fn a_way_out_that_fails_is_abandoned() {
+    for command in [true, false] {
+        let lab = lab_with_volume(60_000);
+        if !command {
+            lab.server.world().deny("EC2:DetachVolume");
+        }
+        let running = lab.start(&leaving("true", if command { "exit 1" } else { "true" }), How::default().rate(20));
+        running.says(&lab, "watching for interruptions");
+        begin(&lab, "terminating");
+        let run = running.wait(&lab);
+        run.ends(0, &["web goes on with ABANDON of down"]);
+        assert_eq!(result(&lab, "down").as_deref(), Some("ABANDON"), "{run}");
+    }
+}
+
+#[test]
+fn a_scale_in_during_init_comes_after_the_roll_back() {
+    for (denied, code, want) in [(false, 0, "CONTINUE"), (true, 3, "ABANDON")] {
+        let lab = lab_with_volume(60_000);
+        if denied {
+            lab.server.world().deny("EC2:DetachVolume");
+        }
+        let running =
+            lab.start(&leaving(&format!("touch $LAB/up; {}", wait_script()), "true"), How::default().rate(20));
+        lab.until_file("up");
+        begin(&lab, "terminating");
+        let run = running.wait(&lab);
+        run.ends(code, &[&format!("web goes on with {want} of down")]);
+        assert_eq!(result(&lab, "down").as_deref(), Some(want), "{run}");
+    }
+}
+
+#[test]
+fn a_run_after_a_kill_in_the_way_out_lets_the_group_go_on() {
+    let lab = lab_with_volume(60_000);
+    let config = leaving("true", &format!("touch $LAB/out; {}", wait_script()));
+    let mut running = lab.start(&config, How::default().rate(20));
+    running.says(&lab, "watching for interruptions");
+    begin(&lab, "terminating");
+    lab.until_file("out");
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    assert_eq!(result(&lab, "down"), None);
+    let run = lab.run(&config, How::default().rate(20));
+    run.ends(0, &["Auto Scaling ends this instance: nothing is started", "web goes on with CONTINUE of down"]);
+    lab.file("go", "");
+}
+
+#[test]
+fn a_hook_that_nothing_is_bound_to_is_warned_of_and_the_group_goes_on() {
+    let lab = lab();
+    let text = format!(
+        r#"{{ "lifecycle-hook": {DOWN}, "terminating-timeout": 60,
+            "interrupt-detection": {{ options: {{ interval: 0.02 }} }}, domains: {{ d: {{}} }} }}"#
+    );
+    let running = lab.start(&text, How::default().rate(20));
+    running.says(&lab, "watching for interruptions");
+    begin(&lab, "terminating");
+    let run = running.wait(&lab);
+    run.ends(0, &["no command, message or release is for terminating: the group will go on at once"]);
+    assert!(!run.log.contains("has no effect"), "{run}");
+    assert_eq!(result(&lab, "down").as_deref(), Some("CONTINUE"), "{run}");
+}
+
+#[test]
+fn a_heartbeat_that_ran_out_is_the_end_of_the_wait() {
+    let lab = lab_with_volume(200);
+    lab.server.world().deny("AutoScaling:RecordLifecycleActionHeartbeat");
+    let running = lab.start(&leaving("true", &wait_script()), How::default().rate(20));
+    running.says(&lab, "watching for interruptions");
+    begin(&lab, "terminating");
+    lab.until("the end of the action", || result(&lab, "down").as_deref() == Some("EXPIRED"));
+    lab.file("go", "");
+    let run = running.wait(&lab);
+    run.ends(0, &["allow autoscaling:RecordLifecycleActionHeartbeat", "web does not wait for down"]);
+}
+
+#[test]
+fn into_a_warm_pool_and_out_of_it_are_two_launches() {
+    let lab = lab();
+    lab.server.world().target_state(&lab.me.clone(), Some("Warmed:Running"));
+    begin_in_pool(&lab);
+    let hooks = format!("[{UP}, {DOWN}]");
+    let text = text(&hooks, "'interrupt-detection': { options: { interval: 0.02 } },", &[sh("true")]);
+    let running = lab.start(&text, How::default().rate(20));
+    lab.until("the first", || result(&lab, "up").as_deref() == Some("CONTINUE"));
+    assert!(!running.log().contains("[d] started"), "{}", running.log());
+    begin(&lab, "launching");
+    running.says(&lab, "web goes on with CONTINUE of up");
+    running.says(&lab, "watching for interruptions");
+    lab.until("the second", || lab.count("CompleteLifecycleAction") == 2);
+    running.signal("TERM");
+    running.wait(&lab).ends(0, &["[d] started"]);
+    assert_eq!(result(&lab, "up").as_deref(), Some("CONTINUE"));
+}
+
+/// The launch hook waits while the target is still the pool.
+fn begin_in_pool(lab: &Lab) {
+    begin(lab, "launching");
+    lab.server.world().target_state(&lab.me.clone(), Some("Warmed:Running"));
 }
