@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, exec, notify, record, volume};
+use super::{Config, Domain, PoolPref, exec, notify, record, volume};
 use crate::macros::Template;
 
 const KEYS: [&str; 5] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "domains"];
@@ -46,10 +46,12 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let hostname = hostname(r, &o);
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
-    let domains = match o.get("domains") {
+    let mut domains = match o.get("domains") {
         Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
+    let all = domains.iter_mut().flat_map(|d| &mut d.volumes);
+    all.filter(|v| v.pool_pref == PoolPref::Sticky).for_each(|v| v.member.clone_from(&hostname));
     Some(Config { hostname, timeout, poll_interval, domains, warnings: Vec::new() })
 }
 

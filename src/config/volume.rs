@@ -25,11 +25,12 @@ const KEYS: [&str; 13] = [
     "max-per-instance",
 ];
 
-const POOL_PREFS: [(&str, PoolPref); 4] = [
+const POOL_PREFS: [(&str, PoolPref); 5] = [
     ("index", PoolPref::Index),
     ("random", PoolPref::Random),
     ("least-recently-used", PoolPref::LeastRecentlyUsed),
     ("most-recently-used", PoolPref::MostRecentlyUsed),
+    ("sticky", PoolPref::Sticky),
 ];
 /// The original's spelling.
 const POOL_PREFS_TOO: [(&str, PoolPref); 2] =
@@ -123,6 +124,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
         volume_id,
         pool_name,
         pool_pref,
+        member: None,
         claiming,
         create,
         mount: mount::mount(r, o),

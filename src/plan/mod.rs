@@ -5,6 +5,7 @@
 
 pub(crate) mod create;
 pub(crate) mod devices;
+mod order;
 pub(crate) mod records;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
@@ -25,6 +26,8 @@ pub(crate) mod tags {
     pub(crate) const TS_CREATED: &str = "user:ec2fd.ts-created";
     /// `if-blank`: it may be formatted once, if it is blank.
     pub(crate) const FORMAT: &str = "user:ec2fd.format";
+    /// The member of a fleet that had it last: a host name or a launch index, where `sticky` is configured.
+    pub(crate) const MEMBER: &str = "user:ec2fd.member";
     /// The instance that holds or made it.
     pub(crate) const OWNER: &str = "user:ec2fd.owner";
 }

@@ -64,5 +64,6 @@ mod volumes_mounted;
 mod volumes_pool;
 mod volumes_pool_order;
 mod volumes_rerun;
+mod volumes_sticky;
 mod volumes_suite;
 mod waits;
