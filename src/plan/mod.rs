@@ -6,6 +6,7 @@
 pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod format;
+pub(crate) mod members;
 pub(crate) mod on_failure;
 mod order;
 pub(crate) mod records;
