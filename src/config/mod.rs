@@ -14,6 +14,7 @@ mod on_failure;
 mod problem;
 mod reader;
 mod record;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -73,6 +74,8 @@ pub(crate) enum Source {
     Pool,
     /// `c`: a new one.
     Create,
+    /// `s`: a new one with what the newest snapshot has.
+    Snapshot,
 }
 
 impl Source {
@@ -82,7 +85,13 @@ impl Source {
             Source::Existing => "x",
             Source::Pool => "p",
             Source::Create => "c",
+            Source::Snapshot => "s",
         }
+    }
+
+    /// Whether what it gives is a volume that this instance made.
+    pub(crate) fn makes(self) -> bool {
+        matches!(self, Source::Create | Source::Snapshot)
     }
 }
 
@@ -126,6 +135,10 @@ pub(crate) struct VolumeDirective {
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `snapshot.tags`: what the snapshots of [`Source::Snapshot`] are known by, in place of domain and pool.
+    pub(crate) snapshot_tags: Vec<(String, String)>,
+    /// `initialization-rate` in MiB/s; its range is for EC2 to judge.
+    pub(crate) initialization_rate: Option<i64>,
     /// `mount`.
     pub(crate) mount: Option<Mount>,
     /// `release`.

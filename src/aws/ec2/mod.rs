@@ -9,7 +9,6 @@ mod create_volume;
 mod delete_snapshot;
 mod delete_volume;
 mod describe_instances;
-#[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
@@ -23,8 +22,6 @@ use describe_volumes::add_filters;
 
 pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
-// Until the directives use them.
-#[allow(unused_imports)]
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]
 pub(crate) use volume::Attachment;
