@@ -9,6 +9,7 @@
 //! stands, the rest is put back.
 
 pub(crate) mod claim;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod fence;
@@ -18,11 +19,13 @@ pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod pool;
+pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
+pub(crate) mod sweep;
 pub(crate) mod tidy;
 pub(crate) mod volume;
 pub(crate) mod wait;
@@ -159,6 +162,8 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// The other members of the fleets whose names its directives share.
+    crowds: Mutex<Vec<sweep::Crowd>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
     /// Threads that still write tags on volumes, by directive.
@@ -177,6 +182,7 @@ impl DomainRun {
             ledger: Mutex::default(),
             in_use: Mutex::default(),
             written: Mutex::default(),
+            crowds: Mutex::default(),
             abandoned: Arc::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),

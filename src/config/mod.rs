@@ -10,9 +10,11 @@ mod json5;
 mod mime;
 mod mount;
 mod notify;
+mod on_failure;
 mod problem;
 mod reader;
 mod record;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -27,6 +29,7 @@ use crate::model::Event;
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
+pub(crate) use on_failure::{Action, OnFailure};
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -37,10 +40,28 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// `interrupt-detection.options.interval`; default 1 s.
     pub(crate) poll_interval: Duration,
+    /// `interrupt-margin`: what the way out leaves free before an announced time; default 15 s.
+    pub(crate) interrupt_margin: Duration,
+    /// `maintenance-lead`: so long before its time maintenance begins for us; default 600 s.
+    pub(crate) maintenance_lead: Duration,
+    /// `terminating-timeout`: how long Auto Scaling waits for the way out; default 120 s.
+    pub(crate) terminating_timeout: Duration,
+    /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
+    pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
     pub(crate) domains: Vec<Domain>,
     /// What is accepted but will not do what its writer may think.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Domain {
+    /// Whether anything of it is to be done at `event`, of those that must be named.
+    pub(crate) fn names(&self, event: Event) -> bool {
+        self.exec.iter().any(|b| b.runs_on(event))
+            || self.notify.iter().any(|n| n.events.contains(&event))
+            || self.volumes.iter().any(|v| v.release.as_ref().is_some_and(|r| r.on.contains(&event)))
+            || self.records.iter().any(|r| r.release.contains(&event))
+    }
 }
 
 /// One application on the instance.
@@ -69,6 +90,8 @@ pub(crate) enum Source {
     Pool,
     /// `c`: a new one.
     Create,
+    /// `s`: a new one with what the newest snapshot has.
+    Snapshot,
 }
 
 impl Source {
@@ -78,7 +101,13 @@ impl Source {
             Source::Existing => "x",
             Source::Pool => "p",
             Source::Create => "c",
+            Source::Snapshot => "s",
         }
+    }
+
+    /// Whether what it gives is a volume that this instance made.
+    pub(crate) fn makes(self) -> bool {
+        matches!(self, Source::Create | Source::Snapshot)
     }
 }
 
@@ -89,10 +118,12 @@ pub(crate) enum PoolPref {
     Index,
     /// At random.
     Random,
-    /// The one whose `ts-used` is oldest (never used first).
+    /// One of those whose `ts-used` is oldest (never used first).
     LeastRecentlyUsed,
-    /// The one whose `ts-used` is newest (never used last).
+    /// One of those whose `ts-used` is newest (never used last).
     MostRecentlyUsed,
+    /// The one that this instance had last, or the member of the fleet that it stands in for; then by index.
+    Sticky,
 }
 
 /// One entry of `attach-volume`.
@@ -114,10 +145,16 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// With `sticky`: `hostname`, by which an instance is known for the one that it stands in for.
+    pub(crate) member: Option<Template>,
     /// `wait`, `fence`, `max-per-instance`.
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `snapshot.tags`: what the snapshots of [`Source::Snapshot`] are known by, in place of domain and pool.
+    pub(crate) snapshot_tags: Vec<(String, String)>,
+    /// `initialization-rate` in MiB/s; its range is for EC2 to judge.
+    pub(crate) initialization_rate: Option<i64>,
     /// `mount`.
     pub(crate) mount: Option<Mount>,
     /// `release`.
@@ -135,6 +172,26 @@ pub(crate) struct Release {
     pub(crate) lazy: bool,
 }
 
+/// `policy` of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordPolicy {
+    /// The name is this instance's alone.
+    Simple,
+    /// Each instance of a fleet has a record of its own at the name.
+    Multivalue,
+}
+
+/// Which dead members of a fleet lose their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// None.
+    Never,
+    /// Those that EC2 says are terminated or shutting down.
+    Terminated,
+    /// Those that EC2 does not know too.
+    Missing,
+}
+
 /// One entry of `update-route53`.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordDirective {
@@ -148,6 +205,10 @@ pub(crate) struct RecordDirective {
     pub(crate) name: Template,
     /// `ttl` in seconds; its range is for Route 53 to judge.
     pub(crate) ttl: i64,
+    /// `policy`.
+    pub(crate) policy: RecordPolicy,
+    /// `sweep`: which records of other members of the fleet are deleted.
+    pub(crate) sweep: Sweep,
     /// `release`: the events on which it is deleted, after their commands and the volumes.
     pub(crate) release: Vec<Event>,
 }
@@ -155,7 +216,7 @@ pub(crate) struct RecordDirective {
 /// One entry of an `exec`.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecBlock {
-    /// `on`; `None`: all five events.
+    /// `on`; `None`: all events that need not be named.
     pub(crate) on: Option<Vec<Event>>,
     /// `lines`.
     pub(crate) lines: Vec<ExecLine>,
@@ -164,7 +225,7 @@ pub(crate) struct ExecBlock {
 impl ExecBlock {
     /// Whether it runs at `event`.
     pub(crate) fn runs_on(&self, event: Event) -> bool {
-        self.on.as_ref().is_none_or(|on| on.contains(&event))
+        self.on.as_ref().map_or(!event.must_be_named(), |on| on.contains(&event))
     }
 }
 

@@ -1,5 +1,5 @@
-//! EC2: volumes, snapshots, their tags, and the states of instances. One file for each action, with its request and the
-//! reading of its answer.
+//! EC2: volumes, snapshots, their tags, the states of instances and their end. One file for each action, with its request
+//! and the reading of its answer.
 
 mod attach_volume;
 #[allow(dead_code)]
@@ -9,21 +9,19 @@ mod create_volume;
 mod delete_snapshot;
 mod delete_volume;
 mod describe_instances;
-#[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
 #[allow(dead_code)]
 mod snapshot;
 mod tags;
+mod terminate_instances;
 mod volume;
 
 use describe_volumes::add_filters;
 
 pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
-// Until the directives use them.
-#[allow(unused_imports)]
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]
 pub(crate) use volume::Attachment;

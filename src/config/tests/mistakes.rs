@@ -54,12 +54,35 @@ fn mistakes_at_the_top() {
 fn mistakes_in_volumes() {
     for (part, want) in [
         ("device: '/dev/xvdf'", "source: is missing"),
-        ("source: ''", "source: is empty: one or more of x (volume-id), p (pool-name), c (create) are wanted"),
+        (
+            "source: ''",
+            "source: is empty: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted",
+        ),
         ("source: 'cc', create: {}", "source: c is there twice"),
         ("source: ['c'], create: {}", "source: a string is wanted, found an array"),
         ("source: 'x'", "volume-id: is missing: source has x"),
         ("source: 'p'", "pool-name: is missing: source has p"),
         ("source: 'c'", "create: is missing: source has c"),
+        ("source: 's'", "pool-name: is missing: source has s, and snapshot.tags are not there either"),
+        (
+            "source: 's', 'pool-name': 'q', create: {SnapshotId: 'snap-1'}",
+            "create.SnapshotId: source s chooses the snapshot: leave one of both out",
+        ),
+        (
+            "source: 's', 'pool-name': 'q', 'initialization-rate': 100, create: {VolumeInitializationRate: 200}",
+            "create.VolumeInitializationRate: initialization-rate is there too, and both are the same: leave one out",
+        ),
+        (
+            "source: 's', 'pool-name': 'q', 'initialization-rate': '100'",
+            "initialization-rate: a whole number is wanted, found a string",
+        ),
+        ("source: 's', snapshot: {}", "snapshot.tags: is missing"),
+        (
+            "source: 's', snapshot: {tags: {}}",
+            "snapshot.tags: is empty: without tags every snapshot of the account would fit",
+        ),
+        ("source: 's', snapshot: {tags: {k: 1}}", "snapshot.tags.k: a string is wanted, found a whole number"),
+        ("source: 's', snapshot: {tag: {k: 'v'}, tags: {k: 'v'}}", "snapshot.tag: unknown key: did you mean tags?"),
         ("source: 'x', 'volume-id': ''", "volume-id: is empty"),
         ("source: 'p', 'pool-name': 5", "pool-name: a string is wanted, found a whole number"),
         ("source: 'c', create: []", "create: an object of CreateVolume's parameters is wanted, found an array"),
@@ -76,7 +99,7 @@ fn mistakes_in_volumes() {
         ("source: 'c', create: {}, critical: 'no'", "critical: true or false is wanted, found a string"),
         (
             "source: 'c', create: {}, 'pool-pref': 'lru'",
-            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used",
+            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used, sticky",
         ),
     ] {
         assert_eq!(problem(&volume(part)), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
@@ -127,11 +150,11 @@ fn mistakes_in_records() {
         ("hostedzone: 'Z', name: 'a', ttl: 1.5", "ttl: a whole number is wanted, found a fraction"),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, type: 'A'",
-            "type: unknown key: valid are hostedzone, name, ttl, critical, release",
+            "type: unknown key: valid are hostedzone, name, ttl, critical, policy, sweep, release",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
-            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+            "release[0]: nothing is released on started: interrupted, stopping, failed, maintenance and terminating are possible",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",
@@ -143,6 +166,18 @@ fn mistakes_in_records() {
         ),
         ("hostedzone: 'Z', name: 'a', ttl: 1, release: {}", "release.on: is missing"),
         (
+            "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multi-value'",
+            "policy: unknown word \"multi-value\": did you mean multivalue?",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multivalue', sweep: true",
+            "sweep: a string is wanted, found a boolean",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multivalue', sweep: 'dead'",
+            "sweep: unknown word \"dead\": valid are terminated, missing, never",
+        ),
+        (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: 'failed'",
             "release: an object ({ … }) is wanted, found a string",
         ),
@@ -153,7 +188,17 @@ fn mistakes_in_records() {
     // The range of a ttl is for Route 53 to judge; `hostedzone/` may be in front of the id.
     let c = ok(&domain("'update-route53': [{hostedzone: 'hostedzone/Z', name: 'a', ttl: -5, critical: false}]"));
     assert_eq!((c.domains[0].records[0].hosted_zone.as_str(), c.domains[0].records[0].ttl), ("Z", -5));
-    assert_eq!(c.domains[0].records[0].release, []);
+    let r = &c.domains[0].records[0];
+    assert!(r.release.is_empty() && r.policy == RecordPolicy::Simple && r.sweep == Sweep::Terminated);
+    let of = |more: &str| ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, {more}}}]")));
+    let c = of("policy: 'multivalue', sweep: 'missing'");
+    assert_eq!(
+        (c.domains[0].records[0].policy, c.domains[0].records[0].sweep),
+        (RecordPolicy::Multivalue, Sweep::Missing)
+    );
+    assert_eq!(c.warnings, Vec::<String>::new());
+    let c = of("sweep: 'never'");
+    assert!(c.warnings[0].contains("update-route53[0].sweep") && c.warnings[0].contains("has no effect"));
     for release in ["['interrupted', 'failed', 'failed']", "{on: ['interrupted', 'failed']}"] {
         let c = ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, release: {release}}}]")));
         assert_eq!(c.domains[0].records[0].release, [Event::Interrupted, Event::Failed]);
