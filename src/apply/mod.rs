@@ -19,6 +19,7 @@ pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod rollback;
 pub(crate) mod settle;
+pub(crate) mod snapshot;
 pub(crate) mod tidy;
 pub(crate) mod volume;
 pub(crate) mod zone;
@@ -145,6 +146,8 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
+    /// What its snapshots share.
+    snapshots: snapshot::State,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
 }
@@ -159,6 +162,7 @@ impl DomainRun {
             ledger: Mutex::default(),
             in_use: Mutex::default(),
             abandoned: Arc::default(),
+            snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),
         }
     }

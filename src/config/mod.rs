@@ -11,6 +11,7 @@ mod mount;
 mod notify;
 mod problem;
 mod reader;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -24,6 +25,7 @@ use crate::model::Event;
 
 pub(crate) use check::load;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
+pub(crate) use snapshot::Snapshot;
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -117,6 +119,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) mount: Option<Mount>,
     /// `release`.
     pub(crate) release: Option<Release>,
+    /// `snapshot`.
+    pub(crate) snapshot: Option<Snapshot>,
     /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
 }

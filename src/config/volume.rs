@@ -6,10 +6,21 @@ use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{PoolPref, Source, VolumeDirective, exec, mount};
+use super::{PoolPref, Source, VolumeDirective, exec, mount, snapshot};
 
-const KEYS: [&str; 10] =
-    ["source", "device", "volume-id", "pool-name", "pool-pref", "create", "critical", "exec", "mount", "release"];
+const KEYS: [&str; 11] = [
+    "source",
+    "device",
+    "volume-id",
+    "pool-name",
+    "pool-pref",
+    "create",
+    "critical",
+    "exec",
+    "mount",
+    "release",
+    "snapshot",
+];
 
 const POOL_PREFS: [(&str, PoolPref); 4] = [
     ("index", PoolPref::Index),
@@ -107,6 +118,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirec
         create,
         mount: mount::mount(r, o),
         release: mount::release(r, o),
+        snapshot: snapshot::snapshot(r, o),
         exec,
     })
 }

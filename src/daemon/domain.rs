@@ -11,7 +11,7 @@ use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
-use crate::scope::Scope;
+use crate::scope::{Scope, Stop};
 
 /// What the messages and commands of all domains share.
 #[derive(Debug)]
@@ -111,6 +111,8 @@ impl Domain {
     /// The way out on `event`: its commands, then the releases. `false`: something of it failed.
     pub(crate) fn leave(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
         let well = self.run_commands(event, scope, default);
+        // Never what a way out fails of.
+        self.run.snapshot_on(event, scope).into_iter().for_each(|text| self.note(text));
         // A stopped or hibernated instance keeps its volumes, and finds them when it resumes.
         let action = lock(&self.context.notice).as_ref().map(|n| n.action.clone());
         if event == Event::Interrupted && action.is_some_and(|a| a != "terminate") {
@@ -123,6 +125,15 @@ impl Domain {
         let released = kept.is_empty();
         lock(&self.kept).extend(kept);
         well && released
+    }
+
+    /// Makes snapshots at intervals, from a thread of its own, until `stop`.
+    pub(crate) fn keep_snapshots(self: &Arc<Domain>, stop: &Stop) -> Option<JoinHandle<()>> {
+        if !self.run.wants_snapshots() {
+            return None;
+        }
+        let (me, scope) = (self.clone(), Scope::new(&self.context.shared.clock, Duration::MAX, Some(stop)));
+        parallel::background("snapshots", Box::new(move || in_domain(me.name(), || me.run.keep_snapshots(&scope))))
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

@@ -227,6 +227,9 @@ impl Daemon {
         let messages = Scope::new(&scope.clock, MESSAGES, None);
         background.extend(started.iter().flat_map(|d| d.send_messages(Event::Started, &messages)));
         background.extend(self.tidy());
+        if self.args.poll {
+            background.extend(started.iter().filter_map(|d| d.keep_snapshots(&self.stop)));
+        }
         Ok(background)
     }
 

@@ -6,6 +6,7 @@
 pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod records;
+pub(crate) mod snapshots;
 pub(crate) mod volumes;
 
 /// Tag keys, as existing pools have them. Tags are hints with an owner and a time, never a lock.
@@ -26,4 +27,6 @@ pub(crate) mod tags {
     pub(crate) const FORMAT: &str = "user:ec2fd.format";
     /// The instance that holds or made it.
     pub(crate) const OWNER: &str = "user:ec2fd.owner";
+    /// On every snapshot that a `snapshot` directive made, with another value each.
+    pub(crate) const SNAPSHOT: &str = "user:ec2fd.snapshot";
 }

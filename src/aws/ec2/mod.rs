@@ -1,17 +1,13 @@
 //! EC2: volumes, snapshots and their tags. One file for each action, with its request and the reading of its answer.
 
 mod attach_volume;
-#[allow(dead_code)]
 mod create_snapshot;
 mod create_volume;
-#[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
-#[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
-#[allow(dead_code)]
 mod snapshot;
 mod tags;
 mod volume;
@@ -19,8 +15,6 @@ mod volume;
 use describe_volumes::add_filters;
 
 pub(crate) use describe_volumes::Filter;
-// Until the directives use them.
-#[allow(unused_imports)]
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]
 pub(crate) use volume::Attachment;

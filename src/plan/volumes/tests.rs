@@ -22,6 +22,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         create: Some(serde_json::Map::new()),
         mount: None,
         release: None,
+        snapshot: None,
         exec: Vec::new(),
     }
 }
