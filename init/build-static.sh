@@ -25,8 +25,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR="$target"
 out=$target/$triple/release/ec2fleetd
 limit=2500000
-# Unwinding is part of the product (Cargo.toml says why), hence panic_unwind.
-build_std="--config init/static.toml -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size"
+build_std="--config init/static.toml -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size"
 zig_packages="ziglang==0.17.0 cargo-zigbuild==0.24.0"
 
 # A clock that is behind this date is plainly wrong (src/clock.rs). Of the commit, so that the same source makes the same
@@ -55,12 +54,12 @@ names() {
 }
 
 # The linker that comes with Rust folds equal functions and packs relocations: 80 KB less than with GNU ld. It needs no
-# C compiler, since Rust's musl targets bring their own start-up files and libc. With frame pointers the tables for
-# unwinding are 80 KB smaller, and 27 KB more without entries for functions that no panic passes through.
+# C compiler, since Rust's musl targets bring their own start-up files and libc. A panic does not unwind (Cargo.toml says
+# why), so there is no table for it.
 lld_flags() {
 	host=$(rustc -vV | sed -n 's/^host: //p')
 	[ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld" ] || return 1
-	echo "$(names) -C linker=rust-lld -C link-arg=--icf=all -C link-arg=-O2 -C link-arg=-zpack-relative-relocs -C force-frame-pointers=yes -C force-unwind-tables=no"
+	echo "$(names) -C linker=rust-lld -C link-arg=--icf=all -C link-arg=-O2 -C link-arg=-zpack-relative-relocs -C force-unwind-tables=no"
 }
 
 # Building the library is not stable, hence RUSTC_BOOTSTRAP where it is done.

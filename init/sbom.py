@@ -62,7 +62,7 @@ def standard(triple, cargo):
     if not source.is_dir():
         return std, []
     tree = output(cargo, "tree", "--locked", "--offline", f"--manifest-path={source}/std/Cargo.toml", f"--target={triple}",
-                  "--edges=normal,no-proc-macro", "--no-default-features", "--features=panic-unwind,optimize_for_size",
+                  "--edges=normal,no-proc-macro", "--no-default-features", "--features=optimize_for_size",
                   "--prefix=none", "--no-dedupe", "--format={p}|{l}|{r}", env={**os.environ, "RUSTC_BOOTSTRAP": "1"})
     sums = locked(source / "Cargo.lock")
     found = {}

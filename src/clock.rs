@@ -140,6 +140,21 @@ impl Clock {
         self.real(d).min(NAP)
     }
 
+    /// How long the machine has been suspended since its boot, if the kernel could tell.
+    pub(crate) fn suspended() -> Duration {
+        boottime().saturating_sub(of(rustix::time::ClockId::Monotonic))
+    }
+
+    /// How far the wall clock is ahead of the time since boot: it grows by a suspension that the kernel did not see.
+    pub(crate) fn wall_ahead() -> time::Duration {
+        OffsetDateTime::now_utc() - OffsetDateTime::UNIX_EPOCH - boottime()
+    }
+
+    /// When the machine booted, by AWS's clock.
+    pub(crate) fn booted(&self) -> OffsetDateTime {
+        self.corrected() - self.now().0
+    }
+
     /// What the machine believes the time is.
     pub(crate) fn system(&self) -> OffsetDateTime {
         self.wall_at_start + self.elapsed() + self.stepped()
@@ -185,7 +200,11 @@ pub(crate) fn is_plausible(seconds: i64) -> bool {
 }
 
 fn boottime() -> Duration {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    of(rustix::time::ClockId::Boottime)
+}
+
+fn of(clock: rustix::time::ClockId) -> Duration {
+    let t = rustix::time::clock_gettime(clock);
     Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
 }
 

@@ -175,6 +175,11 @@ impl Imds {
         Ok(found.map(|r| r.body))
     }
 
+    /// The token is not used again: the instance may be on another host by now.
+    pub(crate) fn forget_token(&self) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// AWS says that the time by the metadata service's `Date` is wrong: it is not believed again.
     pub(crate) fn dispute_date(&self) {
         self.date_disputed.store(true, Ordering::Relaxed);

@@ -105,8 +105,6 @@ pub(crate) fn init(verbose: bool, place: Place, kmsg: &Path) {
     let (logger, missing) = match wanted.then(|| open(kmsg)) {
         Some(Ok(file)) => {
             TO_KERNEL.store(true, Ordering::Relaxed);
-            // A panic is to be read as well.
-            std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
             (Logger::Kmsg(kmsg.to_owned(), file), None)
         }
         other => (if journal { Logger::Journal } else { Logger::Plain }, other.and_then(Result::err)),

@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Run(args)) => {
             start_log(args.verbose, args.log);
+            daemon::rescue::install();
             daemon::run(args)
         }
         Err(e) => {

@@ -1,21 +1,16 @@
 //! Work side by side, on plain threads.
 //!
-//! One place for it: the domain of the caller goes along into the log, a panic stays with its task, and the machinery
-//! of threads is compiled once instead of once for each closure (it is most of what a small closure costs).
+//! One place for it: the domain of the caller goes along into the log, and the machinery of threads is compiled once
+//! instead of once for each closure (it is most of what a small closure costs).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use crate::log::{current_domain, in_domain};
 
 /// Runs `work(0)`, `work(1)`, ... at the same time, the first in this thread, and hands the results over in order, as
-/// soon as each and those before it are there. `None`: that one panicked.
-pub(crate) fn in_order<T: Send>(
-    count: usize,
-    work: impl Fn(usize) -> T + Sync,
-    mut take: impl FnMut(usize, Option<T>),
-) {
+/// soon as each and those before it are there.
+pub(crate) fn in_order<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync, mut take: impl FnMut(usize, T)) {
     let slots: Vec<Mutex<Option<T>>> = (0..count).map(|_| Mutex::new(None)).collect();
     let slot = |i: usize| slots[i].lock().unwrap_or_else(PoisonError::into_inner);
     let fill = |i: usize| {
@@ -24,12 +19,14 @@ pub(crate) fn in_order<T: Send>(
     };
     run(count, &fill, &mut |i| {
         let result = slot(i).take();
-        take(i, result);
+        if let Some(result) = result {
+            take(i, result);
+        }
     });
 }
 
-/// The results of `work(0)`, `work(1)`, ..., done at the same time. `None`: that one panicked.
-pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<Option<T>> {
+/// The results of `work(0)`, `work(1)`, ..., done at the same time.
+pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let mut all = Vec::with_capacity(count);
     in_order(count, work, |_, result| all.push(result));
     all
@@ -37,23 +34,19 @@ pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Ve
 
 fn run(count: usize, work: &(dyn Fn(usize) + Sync), done: &mut dyn FnMut(usize)) {
     let domain = current_domain();
-    let one = |i: usize| {
-        // What the task leaves behind half done is behind locks that expect it.
-        let _ = catch_unwind(AssertUnwindSafe(|| work(i)));
-    };
-    let (one, domain) = (&one, domain.as_str());
+    let domain = domain.as_str();
     std::thread::scope(|s| {
         let others: Vec<_> =
-            (1..count).map(|i| Builder::new().spawn_scoped(s, move || in_domain(domain, || one(i)))).collect();
+            (1..count).map(|i| Builder::new().spawn_scoped(s, move || in_domain(domain, || work(i)))).collect();
         if count > 0 {
-            one(0);
+            work(0);
             done(0);
         }
         for (i, thread) in (1..).zip(others) {
             match thread {
                 Ok(t) => drop(t.join()),
                 // No thread to be had: then one after the other.
-                Err(_) => one(i),
+                Err(_) => work(i),
             }
             done(i);
         }
@@ -72,20 +65,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_and_a_panic_stays_alone() {
-        let all = map(5, |i| {
-            assert_ne!(i, 2, "on purpose");
-            i * 10
-        });
-        assert_eq!(all, [Some(0), Some(10), None, Some(30), Some(40)]);
-        assert_eq!(map(1, |_| -> u8 { panic!("on purpose") }), [None]);
+    fn results_come_in_order() {
+        assert_eq!(map(5, |i| i * 10), [0, 10, 20, 30, 40]);
         assert!(map(0, |i| i).is_empty());
     }
 
     #[test]
     fn the_domain_goes_along() {
         let all = in_domain("d", || map(3, |_| current_domain()));
-        assert_eq!(all, vec![Some("d".to_owned()); 3]);
+        assert_eq!(all, vec!["d".to_owned(); 3]);
         let (send, receive) = std::sync::mpsc::channel();
         let work = Box::new(move || send.send(current_domain()).unwrap());
         in_domain("e", || background("t", work)).unwrap().join().unwrap();

@@ -1,4 +1,6 @@
-//! Watching the metadata service for the notice that EC2 takes the capacity back.
+//! Watching the metadata service for the notice that EC2 takes the capacity back, and for what follows from it.
+
+mod away;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use crate::imds::Imds;
 use crate::model::Notice;
 use crate::scope::{Scope, Stop, StopReason};
 
+pub(crate) use away::{Clocks, Return, away};
+
 /// How far in the past a notice may be and still be acted on; an older one is left over from a failed termination.
 const MAX_AGE: time::Duration = time::Duration::minutes(5);
 
@@ -19,20 +23,33 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The notice that was acted on, once there is one.
 pub(crate) type Noticed = Arc<Mutex<Option<Notice>>>;
 
-/// Whether a notice is to be acted on at `now` (by AWS's clock).
-pub(crate) fn valid(n: &Notice, now: OffsetDateTime) -> bool {
-    matches!(n.action.as_str(), "terminate" | "stop" | "hibernate") && now - n.time <= MAX_AGE
+/// Whether a notice is to be acted on at `now` (by AWS's clock), on a machine that booted at `booted`.
+pub(crate) fn valid(n: &Notice, now: OffsetDateTime, booted: OffsetDateTime) -> bool {
+    match n.action.as_str() {
+        // What it announced has happened: the instance was stopped, and this is its next life.
+        "stop" if n.time < booted => false,
+        "terminate" | "stop" | "hibernate" => now - n.time <= MAX_AGE,
+        _ => false,
+    }
 }
 
 /// Polls until there is a valid notice or somebody else asks to stop. A notice is stored and then asked to stop with.
-pub(crate) fn poll(imds: &Imds, clock: &Arc<Clock>, every: Duration, stop: &Stop, noticed: &Noticed) {
-    let mut ignored: Option<Notice> = None;
+/// `acted_on` is one that was acted on before.
+pub(crate) fn poll(
+    imds: &Imds,
+    clock: &Arc<Clock>,
+    every: Duration,
+    stop: &Stop,
+    noticed: &Noticed,
+    acted_on: Option<Notice>,
+) {
+    let mut ignored: Option<Notice> = acted_on;
     let mut failing = false;
     loop {
         let asked = clock.now();
         match imds.notice(&Scope::new(clock, PATIENCE, Some(stop))) {
             Ok(None) => failing = recovered(failing),
-            Ok(Some(n)) if valid(&n, clock.corrected()) => {
+            Ok(Some(n)) if ignored.as_ref() != Some(&n) && valid(&n, clock.corrected(), clock.booted()) => {
                 log::info!("EC2 is going to {} this instance at {}", n.action, n.time_text);
                 *noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(n);
                 stop.request(StopReason::Interrupted);
@@ -79,11 +96,15 @@ mod tests {
             time_text: String::new(),
         };
         let now = datetime!(2026-01-01 11:58 UTC);
+        let booted = datetime!(2026-01-01 11:00 UTC);
         for action in ["terminate", "stop", "hibernate"] {
-            assert!(valid(&n(action), now));
+            assert!(valid(&n(action), now, booted));
         }
-        assert!(!valid(&n("noop"), now));
-        assert!(valid(&n("stop"), datetime!(2026-01-01 12:05 UTC)));
-        assert!(!valid(&n("stop"), datetime!(2026-01-01 12:05:01 UTC)));
+        assert!(!valid(&n("noop"), now, booted));
+        assert!(valid(&n("stop"), datetime!(2026-01-01 12:05 UTC), booted));
+        assert!(!valid(&n("stop"), datetime!(2026-01-01 12:05:01 UTC), booted));
+        // The instance was stopped and started again within the five minutes.
+        let (booted, now) = (datetime!(2026-01-01 12:02 UTC), datetime!(2026-01-01 12:03 UTC));
+        assert!(!valid(&n("stop"), now, booted) && valid(&n("terminate"), now, booted));
     }
 }

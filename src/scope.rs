@@ -45,8 +45,15 @@ impl std::error::Error for Halt {}
 #[derive(Clone)]
 pub(crate) struct Stop(Arc<Inner>);
 
+#[derive(Default)]
+struct Asked {
+    reason: Option<StopReason>,
+    /// A signal came after another request: it counts if that one is withdrawn.
+    signal_too: bool,
+}
+
 struct Inner {
-    reason: Mutex<Option<StopReason>>,
+    asked: Mutex<Asked>,
     changed: Condvar,
     event: Option<OwnedFd>,
 }
@@ -68,23 +75,24 @@ impl Stop {
     pub(crate) fn new() -> Stop {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         Stop(Arc::new(Inner {
-            reason: Mutex::new(None),
+            asked: Mutex::default(),
             changed: Condvar::new(),
             event: rustix::event::eventfd(0, flags).ok(),
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<StopReason>> {
-        self.0.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Asked> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks to stop; `false` if somebody had asked before.
     pub(crate) fn request(&self, reason: StopReason) -> bool {
-        let mut r = self.lock();
-        if r.is_some() {
+        let mut asked = self.lock();
+        if asked.reason.is_some() {
+            asked.signal_too |= reason == StopReason::Terminate;
             return false;
         }
-        *r = Some(reason);
+        asked.reason = Some(reason);
         self.0.changed.notify_all();
         if let Some(fd) = &self.0.event {
             let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
@@ -94,15 +102,27 @@ impl Stop {
 
     /// The reason, once there is one.
     pub(crate) fn get(&self) -> Option<StopReason> {
-        *self.lock()
+        self.lock().reason
+    }
+
+    /// The request is done with, and the daemon goes on: as if nobody had asked, unless a signal came meanwhile.
+    pub(crate) fn withdraw(&self) {
+        let mut asked = self.lock();
+        asked.reason = std::mem::take(&mut asked.signal_too).then_some(StopReason::Terminate);
+        if let (None, Some(fd)) = (asked.reason, &self.0.event) {
+            let _ = rustix::io::read(fd, &mut [0; 8]);
+        }
     }
 
     /// Waits `real` time at most for a request.
     pub(crate) fn wait(&self, real: Duration) -> Option<StopReason> {
         let guard = self.lock();
-        let (guard, _) =
-            self.0.changed.wait_timeout_while(guard, real, |r| r.is_none()).unwrap_or_else(PoisonError::into_inner);
-        *guard
+        let (guard, _) = self
+            .0
+            .changed
+            .wait_timeout_while(guard, real, |a| a.reason.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        guard.reason
     }
 
     /// A descriptor that is readable from the request on, for `poll(2)`.
@@ -215,6 +235,22 @@ mod tests {
             assert!(!stop.request(StopReason::Terminate));
             assert_eq!(waiting.join().unwrap(), Err(Halt::Stopped(StopReason::Interrupted)));
         });
+    }
+
+    #[test]
+    fn a_request_that_is_withdrawn_leaves_a_later_signal() {
+        let readable = |stop: &Stop| {
+            let mut fds = [rustix::event::PollFd::from_borrowed_fd(stop.fd().unwrap(), rustix::event::PollFlags::IN)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut fds, Some(&now)).unwrap() == 1
+        };
+        let stop = Stop::new();
+        assert!(stop.request(StopReason::Interrupted) && readable(&stop));
+        stop.withdraw();
+        assert!(stop.get().is_none() && !readable(&stop));
+        assert!(stop.request(StopReason::Interrupted) && !stop.request(StopReason::Terminate));
+        stop.withdraw();
+        assert!(stop.get() == Some(StopReason::Terminate) && readable(&stop));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::record::Read;
 use super::volume::Acquired;
@@ -12,6 +13,8 @@ use crate::scope::{Halt, Scope};
 
 /// How many records of a domain are read at the same time.
 const READERS: usize = 4;
+/// What was read of records is that old at most when they are written, where volumes are waited for.
+const READ_AGAIN: Duration = Duration::from_secs(20);
 
 /// What is wrong with a domain after init.
 #[derive(Debug, Clone, Default)]
@@ -30,10 +33,6 @@ enum Half {
     Records(Vec<Result<Read, Failure>>),
 }
 
-fn panicked() -> Failure {
-    Failure::new("a thread panicked")
-}
-
 impl DomainRun {
     /// Brings the domain up. Afterwards it is committed, or (where `critical` is set) still has its holds.
     /// `undo` makes the scope of a non-critical directive's own roll-back.
@@ -41,6 +40,7 @@ impl DomainRun {
         // To a directive it is the same as a deadline when its domain is lost.
         let scope = &scope.unless(&self.abandoned);
         let scope = &if self.config.critical { scope.clone() } else { scope.early() };
+        let began = self.shared.clock.now();
         let jobs = if self.config.records.is_empty() { 1 } else { 2 };
         let halves = parallel::map(jobs, |i| match i {
             0 => {
@@ -53,15 +53,19 @@ impl DomainRun {
             }
             _ => Half::Records(self.read_records(scope)),
         });
-        let mut halves = halves.into_iter();
-        let Some(Some(Half::Volumes(mut problems, read))) = halves.next() else {
-            return Problems { critical: Some((self.config.name.clone(), panicked())), ..Problems::default() };
-        };
-        match halves.next() {
-            _ if problems.critical.is_some() => {}
-            Some(Some(Half::Records(reads))) => self.records(reads, scope, undo, &mut problems),
-            Some(_) => problems.critical = Some((self.config.records[0].path.clone(), panicked())),
-            None => {}
+        let (mut problems, mut read, mut records) = (Problems::default(), Vec::new(), None);
+        for half in halves {
+            match half {
+                Half::Volumes(of_volumes, volumes) => (problems, read) = (of_volumes, volumes),
+                Half::Records(reads) => records = Some(reads),
+            }
+        }
+        if let Some(reads) = records.filter(|_| problems.critical.is_none()) {
+            // Whoever had the volume may have had the name too, and let go of it meanwhile.
+            let waits = self.config.volumes.iter().any(|d| d.claiming.wait.is_some());
+            let old = waits && self.shared.clock.now().since(began) > READ_AGAIN;
+            let reads = if old { self.read_records(scope) } else { reads };
+            self.records(reads, scope, undo, &mut problems);
         }
         if problems.critical.is_none() {
             self.commit();
@@ -78,11 +82,9 @@ impl DomainRun {
             let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < records.len());
             std::iter::from_fn(take).map(|i| (i, self.read_record(&records[i], scope))).collect::<Vec<_>>()
         });
-        let mut all: Vec<_> = records.iter().map(|_| Err(panicked())).collect();
-        for (i, r) in read.into_iter().flatten().flatten() {
-            all[i] = r;
-        }
-        all
+        let mut all: Vec<_> = read.into_iter().flatten().collect();
+        all.sort_by_key(|(i, _)| *i);
+        all.into_iter().map(|(_, r)| r).collect()
     }
 
     /// The volume directives, their commands in order of appearance.
@@ -110,7 +112,7 @@ impl DomainRun {
                 return;
             }
             let d = &directives[i];
-            if let Err(f) = self.finish(d, &end.unwrap_or_else(|| Err(panicked())), &scope_of(d)) {
+            if let Err(f) = self.finish(d, &end, &scope_of(d)) {
                 self.judge(d, f, undo, problems);
                 if problems.critical.is_some() {
                     self.abandon();

@@ -40,8 +40,8 @@ pub(crate) struct Journal {
 
 impl Ledger {
     /// The ledger of a domain, with what a run that was cut off left in its journal. What cannot be read is reported and
-    /// set aside: the run goes on without it.
-    pub(crate) fn open(root: &Root, domain: &str, instance: &str) -> Ledger {
+    /// set aside: the run goes on without it. `same_run`: it is this run's own, whose place this process took.
+    pub(crate) fn open(root: &Root, domain: &str, instance: &str, same_run: bool) -> Ledger {
         let file = JournalFile::of(root, domain);
         let read = file.read();
         let written = read.as_ref().ok().map(|read| read.clone().unwrap_or_default());
@@ -54,10 +54,22 @@ impl Ledger {
         let mut ledger = Ledger { journal, ..Ledger::default() };
         match page {
             None => {}
+            Some(Ok(page)) if same_run => ledger.go_on(page),
             Some(Ok(page)) => ledger.take_over(page),
             Some(Err(why)) => ledger.journal.set_aside(&why),
         }
         ledger
+    }
+
+    /// Everything is as it was, but for the memory of what was mounted before.
+    fn go_on(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {
+        (self.held, self.inherited, self.left) = (page.held, page.inherited, page.left);
+        self.committed = page.committed;
+        for hold in self.held.iter_mut().chain(&mut self.inherited) {
+            if let Hold::Volume(v) = hold {
+                v.inherited = true;
+            }
+        }
     }
 
     fn take_over(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {

@@ -11,17 +11,21 @@
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod disk;
+pub(crate) mod fence;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
+pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod release;
+pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
 pub(crate) mod tidy;
 pub(crate) mod volume;
+pub(crate) mod wait;
 pub(crate) mod zone;
 
 use std::collections::BTreeSet;
@@ -45,6 +49,7 @@ use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
 use crate::sys::mounts::MountSet;
+use crate::sys::notify::Notifier;
 use hold::Ledger;
 
 /// What all domains share.
@@ -54,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) imds: Arc<Imds>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) root: Root,
-    pub(crate) runner: Runner,
+    pub(crate) runner: Arc<Runner>,
     /// What the metadata service said; the addresses may come late.
     pub(crate) facts: RwLock<Arc<Facts>>,
     /// When a missing address was asked for again last, by any domain.
@@ -62,8 +67,8 @@ pub(crate) struct Shared {
     pub(crate) zones: zone::Zones,
     /// `--transc_id`, or one made for this run.
     pub(crate) transaction_id: String,
-    /// Records (zone and name) of domains that stand: the roll-back of another domain that has them too leaves them.
-    pub(crate) kept_records: Mutex<BTreeSet<(String, String)>>,
+    /// Records (zone, name and domain) of domains that stand: another domain that has them too leaves them.
+    pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
     /// Volumes of domains that stand, in the same way.
     pub(crate) kept_volumes: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
@@ -76,9 +81,17 @@ pub(crate) struct Shared {
     pub(crate) offset: UtcOffset,
     /// What was mounted when the run began: not ours to unmount.
     pub(crate) mounts_before: MountSet,
+    /// The service manager.
+    pub(crate) notifier: Arc<Notifier>,
 }
 
 impl Shared {
+    /// One line on how a long piece of work goes on, for the log and for `systemctl status`.
+    pub(crate) fn progress(&self, text: &str) {
+        log::info!("{text}");
+        self.notifier.status(text);
+    }
+
     /// The facts as they are known now.
     pub(crate) fn facts(&self) -> Arc<Facts> {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -91,7 +104,7 @@ impl Shared {
     }
 }
 
-/// Locks; a panic of another thread does not make what it guards useless: it is that domain's failure and rolled back.
+/// Locks. No lock is ever poisoned: a panic ends the process.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -144,12 +157,16 @@ pub(crate) struct DomainRun {
     ledger: Mutex<Ledger>,
     /// What its directives use.
     in_use: Mutex<Vec<release::InUse>>,
+    /// The records that its directives wrote, or found as they want them.
+    written: Mutex<Vec<release_record::Written>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
     /// What its snapshots share.
     snapshots: snapshot::State,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
+    /// What directives that wait have seen.
+    looks: wait::Looks,
 }
 
 impl DomainRun {
@@ -161,9 +178,11 @@ impl DomainRun {
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
             in_use: Mutex::default(),
+            written: Mutex::default(),
             abandoned: Arc::default(),
             snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),
+            looks: wait::Looks::default(),
         }
     }
 
@@ -201,9 +220,9 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle.
-    pub(crate) fn open_journal(&self) -> bool {
-        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id);
+    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+        let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
         self.holds_anything()
     }

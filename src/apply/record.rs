@@ -51,7 +51,7 @@ impl DomainRun {
         let mut results: Vec<Option<Result<(), Failure>>> = wanted.iter().map(|_| None).collect();
         let mut plans: Vec<(usize, &RecordDirective, Plan)> = Vec::new();
         // The same record asked for twice is written once, and what comes of it counts for both.
-        let mut twins: Vec<(usize, usize)> = Vec::new();
+        let mut twins: Vec<(usize, usize, &RecordDirective)> = Vec::new();
         for (i, (d, read)) in wanted.into_iter().enumerate() {
             let plan = match self.plan_record(d, read, scope) {
                 Ok(plan) => plan,
@@ -64,10 +64,11 @@ impl DomainRun {
                 o.hosted_zone == d.hosted_zone && p.changes == plan.changes
             };
             if plan.changes.is_empty() {
+                self.stands(d, &plan);
                 results[i] = Some(Ok(()));
             } else if let Some((first, ..)) = plans.iter().find(same) {
                 log::info!("{}: {} is asked for twice", d.path, plan.name);
-                twins.push((i, *first));
+                twins.push((i, *first, d));
             } else {
                 plans.push((i, d, plan));
             }
@@ -101,13 +102,13 @@ impl DomainRun {
             let ends = self.shared.zones.submit(&self.shared.aws, zones[z], pieces, scope);
             of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
         });
-        let outcomes: Vec<_> = outcomes.into_iter().flatten().flatten().collect();
-        for (i, outcome) in outcomes {
+        for (i, outcome) in outcomes.into_iter().flatten() {
             let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
             results[i] = Some(match outcome {
                 Ok(()) => {
                     self.with_record(&d.path, |h| h.written = Done::Yes);
                     self.take_up_record(&d.hosted_zone, &plan.name, None);
+                    self.stands(d, plan);
                     log::info!("{}: {}", d.path, plan.summary());
                     Ok(())
                 }
@@ -120,13 +121,14 @@ impl DomainRun {
                 }
             });
         }
-        for (twin, first) in twins {
+        for (twin, first, d) in twins {
             results[twin] = results[first].clone();
+            let plan = plans.iter().find(|(i, ..)| *i == first).map(|(.., plan)| plan);
+            if let (Some(Ok(())), Some(plan)) = (&results[twin], plan) {
+                self.stands(d, plan);
+            }
         }
-        results
-            .into_iter()
-            .map(|r| r.unwrap_or_else(|| Err(Failure::new("cannot write a record: a thread panicked"))))
-            .collect()
+        results.into_iter().map(|r| r.unwrap_or_else(|| Err(Failure::new("the record was not written")))).collect()
     }
 
     fn plan_record(&self, d: &RecordDirective, read: Result<Read, Failure>, scope: &Scope) -> Result<Plan, Failure> {

@@ -42,13 +42,17 @@ impl DomainRun {
 
     /// Whether `event` releases anything here.
     pub(crate) fn releases(&self, event: Event) -> bool {
+        self.releases_volumes(event) || self.config.records.iter().any(|d| d.release.contains(&event))
+    }
+
+    fn releases_volumes(&self, event: Event) -> bool {
         self.config.volumes.iter().any(|d| d.release.as_ref().is_some_and(|r| r.on.contains(&event)))
     }
 
     /// Releases the volumes that `event` releases, in the reverse order of the directives. What could not be released, in
     /// words.
     pub(crate) fn release(&self, event: Event, scope: &Scope) -> Vec<String> {
-        if !self.releases(event) {
+        if !self.releases_volumes(event) {
             return Vec::new();
         }
         let mut volumes = lock(&self.in_use).clone();

@@ -26,6 +26,7 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         self.uses_no_more(key);
+        self.forget_written(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
         // Whatever happens to the records, half of the time is the volumes'.
@@ -57,8 +58,8 @@ impl DomainRun {
             let was = if r.before.is_empty() { "removed".to_owned() } else { describe(&r.before) };
             format!("{what}: {why} (it should be {was} again)")
         };
-        if super::lock(&self.shared.kept_records).contains(&(r.zone.clone(), r.name.clone())) {
-            log::info!("{what} stays: another domain has it too");
+        if let Some(other) = self.other_domain_with(&r.zone, &r.name) {
+            log::info!("{what} stays: domain {other} has it too");
             return Ok(());
         }
         // An unconfirmed write is looked at first.
@@ -102,7 +103,7 @@ impl DomainRun {
                     look = true;
                 }
                 Some(Err(e)) => return Err(failed(&e)),
-                None => return Err(failed(&"a thread panicked")),
+                None => return Err(failed(&"it was not sent")),
             }
             scope.sleep(pause).map_err(|h| failed(&h))?;
             pause *= 2;

@@ -96,7 +96,7 @@ impl DomainRun {
                 text
             })
         });
-        ends.into_iter().flatten().flatten().collect()
+        ends.into_iter().flatten().collect()
     }
 
     /// Makes snapshots at intervals and deletes those that are too many, until `scope` ends.

@@ -9,12 +9,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::hold::{Committed, Done, Hold, Origin, VolumeHold};
+use super::wait::{Turn, Wait};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Volume};
 use crate::config::{Source, VolumeDirective};
 use crate::parallel;
-use crate::plan::volumes::{self, Chooser, Found, Standing};
-use crate::plan::{create, tags};
+use crate::plan::volumes::{self, Found, Standing};
+use crate::plan::{create, tags, waiting};
 use crate::scope::Scope;
 
 /// A volume whose disk is usable.
@@ -43,11 +44,6 @@ impl From<Failure> for SourceEnd {
     }
 }
 
-/// How long our own detachment of a pool's volume is waited for.
-const DETACHING: Duration = Duration::from_secs(30);
-/// How many claims may be lost in a row before the pool is read again.
-const LOSSES_BEFORE_REREAD: usize = 3;
-
 impl DomainRun {
     /// Reads what the volume directives need to know: the domain's volumes in this zone, and those named by id.
     pub(crate) fn read_volumes(&self, scope: &Scope) -> Result<Vec<Volume>, Failure> {
@@ -67,7 +63,7 @@ impl DomainRun {
         });
         let mut all: Vec<Volume> = Vec::new();
         for read in reads {
-            for v in read.unwrap_or_else(|| Err(Failure::new("cannot read volumes: a thread panicked")))? {
+            for v in read? {
                 if !all.iter().any(|a| a.id == v.id) {
                     all.push(v);
                 }
@@ -203,14 +199,26 @@ impl DomainRun {
             return Err(Failure::new("source x without volume-id").into());
         };
         let mut seen = read.iter().find(|v| v.id == id).cloned();
+        let mut wait = Wait::new(self, d, false);
         let mut said = false;
         let mut pause = Duration::from_millis(500);
         loop {
             let Some(v) = seen else { return Err(SourceEnd::Absent(format!("{id} does not exist"))) };
             let facts = self.shared.facts();
             match volumes::standing(&v, &facts.instance_id, &facts.zone) {
-                Standing::Absent(why) => return Err(SourceEnd::Absent(format!("{id}: {why}"))),
+                Standing::Absent(why) => {
+                    let held = waiting::held(std::iter::once(&v), &facts.instance_id, &facts.zone);
+                    let Some(h) = held.first().filter(|_| wait.is_on()) else {
+                        return Err(SourceEnd::Absent(format!("{id}: {why}")));
+                    };
+                    if let Turn::Over(text) =
+                        wait.held(&held, &|states| format!("{id} is {}", h.text(states)), scope)?
+                    {
+                        return Err(SourceEnd::Absent(text));
+                    }
+                }
                 Standing::Broken(why) => return Err(Failure::new(format!("cannot use {id}: {why}")).into()),
+                Standing::Changing(what) if wait.is_on() => wait.changing(&format!("{id} is {what}"), scope)?,
                 Standing::Changing(what) => {
                     if !std::mem::replace(&mut said, true) {
                         log::info!("{}: waiting for {id}: {what}", d.path);
@@ -236,124 +244,12 @@ impl DomainRun {
                         let waiting = |h| Failure::halted(format!("cannot use {id}: {lost}"), h);
                         scope.sleep(pause).map_err(waiting)?;
                         pause = (pause * 2).min(Duration::from_secs(5));
+                        wait.lost();
                     }
                 },
             }
-            seen = self.describe(scope, &id)?;
+            seen = if wait.is_on() { wait.look_at(&id, scope)? } else { self.describe(scope, &id)? };
         }
-    }
-
-    /// Source `p`.
-    fn source_pool(&self, d: &VolumeDirective, read: &[Volume], scope: &Scope) -> Result<Acquired, SourceEnd> {
-        let Some(pool) = d.pool_name.as_deref() else {
-            return Err(Failure::new("source p without pool-name").into());
-        };
-        let mut fresh: Option<Vec<Volume>> = None;
-        let mut said = false;
-        let mut losses_ever = 0u32;
-        let mut detaching = Duration::ZERO;
-        loop {
-            let volumes = fresh.as_deref().unwrap_or(read);
-            // A claim of ours whose answer was lost shows up here, after a reading.
-            if fresh.is_some()
-                && let Some(found) = volumes::first_look(
-                    d,
-                    &self.config.volumes,
-                    &self.config.name,
-                    volumes,
-                    &self.shared.facts().instance_id,
-                )
-                .map_err(|e| Failure::new(e.to_string()))?
-            {
-                return Ok(self.use_found(d, &found, volumes, scope)?);
-            }
-            // An earlier run of ours was cut off while it rolled back: it is the one that this run would have got, and
-            // nothing else can come under its name before it is gone.
-            if detaching < DETACHING && self.is_detaching(d, pool, volumes) {
-                detaching += Duration::from_secs(1);
-                scope
-                    .sleep(Duration::from_secs(1))
-                    .map_err(|h| Failure::halted("a volume is still being detached", h))?;
-                fresh = Some(self.describe_domain(scope)?);
-                continue;
-            }
-            let c = self.pool_candidates(d, pool, volumes);
-            let mut losses = 0;
-            for id in &c.ids {
-                let Some(v) = volumes.iter().find(|v| v.id == *id) else { continue };
-                if !lock(&self.shared.taken).insert(id.clone()) {
-                    continue;
-                }
-                match self.claim(d, v, Origin::Claimed, scope) {
-                    Ok(Ok(device)) => return Ok(self.finish_claim(d, v, Source::Pool, &device, scope)?),
-                    Ok(Err(lost)) => {
-                        lock(&self.shared.taken).remove(id);
-                        log::info!("{}: {id}: {lost}; trying the next one", d.path);
-                        losses += 1;
-                        losses_ever += 1;
-                        if losses == LOSSES_BEFORE_REREAD {
-                            break;
-                        }
-                    }
-                    Err(f) => {
-                        lock(&self.shared.taken).remove(id);
-                        return Err(f.into());
-                    }
-                }
-            }
-            let facts = self.shared.facts();
-            if losses == 0 && c.changing == 0 {
-                let why = match (c.pool_size, c.in_transit) {
-                    (0, _) => format!("pool '{pool}' has no volume in {}", facts.zone),
-                    (n, 0) => format!("all {n} volumes of pool '{pool}' in {} are taken", facts.zone),
-                    (n, t) => format!(
-                        "the {n} volumes of pool '{pool}' in {} are taken, or ({t}) still being made by another instance",
-                        facts.zone
-                    ),
-                };
-                return Err(SourceEnd::Absent(why));
-            }
-            if losses == 0 && !std::mem::replace(&mut said, true) {
-                log::info!(
-                    "{}: pool '{pool}': waiting for {} volumes that are being made or freed",
-                    d.path,
-                    c.changing
-                );
-            }
-            // Jitter by the instance: a crowd must not read the list in step.
-            let spread = volumes::spread(&facts.instance_id, &losses_ever.to_string()) % 1000;
-            let pause = if losses > 0 { Duration::from_millis(spread) } else { Duration::from_millis(1000 + spread) };
-            let waiting = |h| Failure::halted(format!("no volume of pool '{pool}' became free"), h);
-            scope.sleep(pause).map_err(waiting)?;
-            fresh = Some(self.describe_domain(scope)?);
-        }
-    }
-
-    /// Whether a volume of the pool is on its way from here, and has the name that the directive wants.
-    fn is_detaching(&self, d: &VolumeDirective, pool: &str, volumes: &[Volume]) -> bool {
-        let me = &self.shared.facts().instance_id;
-        let of = |v: &&Volume| volumes::in_pool(v, &self.config.name, Some(pool));
-        let mut here = volumes.iter().filter(of).flat_map(|v| &v.attachments).filter(|a| a.instance_id == *me);
-        here.any(|a| a.state.is_ending() && d.device.as_ref().is_some_and(|w| same(w, &a.device)))
-    }
-
-    fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
-        let facts = self.shared.facts();
-        let token = create::client_token(&facts.instance_id, &self.config.name, d, 0);
-        let by = Chooser {
-            me: &facts.instance_id,
-            zone: &facts.zone,
-            launch_index: facts.launch_index,
-            now: self.shared.clock.corrected(),
-            token: d.create.is_some().then_some(token.as_str()),
-            seed: self.shared.seed,
-        };
-        let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
-        // What another directive names by its id is that one's, however late it comes to claim it.
-        let named =
-            |id: &String| self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_ref() == Some(id));
-        c.ids.retain(|id| !named(id));
-        c
     }
 
     /// After a claim that won: our tags beside the wait for the disk.
@@ -407,8 +303,7 @@ impl DomainRun {
             0 => self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope).map(Some),
             _ => self.end_transit(d, &v.id, scope).map(|()| None),
         }) {
-            let end = end.unwrap_or_else(|| Err(Failure::new(format!("{}: a thread panicked", v.id))))?;
-            disk = end.unwrap_or(disk);
+            disk = end?.unwrap_or(disk);
         }
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());
@@ -426,6 +321,6 @@ impl DomainRun {
     }
 }
 
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     crate::plan::devices::same_device(a, b)
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use super::lock;
 use crate::aws::route53::{Change, RecordSet};
 use crate::aws::{ApiError, Aws, Class};
-use crate::parallel;
 use crate::scope::Scope;
 
 /// What belongs together: all of it is written, or nothing.
@@ -87,9 +86,7 @@ impl Queue {
                 state.busy = true;
                 let batch = take_batch(&mut state.waiting);
                 drop(state);
-                // A panic must not leave the queue busy for ever: others wait for it.
-                let outcome = parallel::map(1, |_| send_batch(&batch, scope, send)).pop().flatten();
-                let outcome = outcome.unwrap_or_else(|| batch.iter().map(|(t, _)| (*t, Err(panicked()))).collect());
+                let outcome = send_batch(&batch, scope, send);
                 state = lock(&self.state);
                 state.busy = false;
                 state.done.extend(outcome);
@@ -105,16 +102,12 @@ impl Queue {
     }
 }
 
-fn panicked() -> ApiError {
-    ApiError::ours("ChangeResourceRecordSets", Class::Ambiguous, "a thread panicked")
-}
-
-/// As many of the waiting pieces as one request takes, in order; two pieces for one name never share a request.
+/// As many of the waiting pieces as one request takes, in order; two pieces for one name and type never share a request.
 fn take_batch(waiting: &mut Vec<(u64, Piece)>) -> Vec<(u64, Piece)> {
     let mut batch: Vec<(u64, Piece)> = Vec::new();
     let (mut records, mut chars) = (0, 0);
     let mut rest = Vec::new();
-    let names = |p: &Piece| p.iter().map(|c| c.set.name.clone()).collect::<Vec<_>>();
+    let names = |p: &Piece| p.iter().map(|c| (c.set.name.clone(), c.set.kind.clone())).collect::<Vec<_>>();
     for (ticket, piece) in waiting.drain(..) {
         let (r, c) = weight(&piece);
         let fits = records + r <= MAX_RECORDS && chars + c <= MAX_CHARS;
@@ -152,26 +145,5 @@ fn send_batch(batch: &[(u64, Piece)], scope: &Scope, send: Send<'_>) -> Vec<(u64
             batch.iter().map(|(t, p)| (*t, one(p))).collect()
         }
         Err(e) => all(Err(e)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-
-    #[test]
-    fn a_panic_while_sending_keeps_nobody_waiting() {
-        let clock = Arc::new(Clock::new(None).unwrap());
-        let scope = Scope::new(&clock, Duration::from_secs(60), None);
-        let piece = |name: &str| vec![Change::upsert(RecordSet::simple(name, "A", 60, &["192.0.2.1".to_owned()]))];
-        let queue = Queue::default();
-        let bad = |_: &[Change], _: &Scope| panic!("on purpose");
-        let first = std::thread::scope(|s| {
-            s.spawn(|| queue.submit(vec![piece("a.e"), piece("b.e")], &scope, &bad)).join().unwrap()
-        });
-        // Nobody knows whether it was sent.
-        assert!(first.len() == 2 && first.iter().all(|r| r.as_ref().unwrap_err().class() == Class::Ambiguous));
-        assert_eq!(queue.submit(vec![piece("c.e")], &scope, &|_, _| Ok(())), [Ok(())]);
     }
 }

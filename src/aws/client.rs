@@ -145,6 +145,11 @@ impl Client {
         self.endpoints.queue(url, region)
     }
 
+    /// The next call fetches its keys anew.
+    pub(super) fn forget_credentials(&self) {
+        self.provider.forget();
+    }
+
     /// Fetches the credentials, so that the first call finds them.
     pub(crate) fn warm_up(&self, scope: &Scope) -> Result<(), CredentialsError> {
         self.provider.get(scope).map(drop)

@@ -223,6 +223,11 @@ impl Provider {
         (keys != *used).then_some(keys)
     }
 
+    /// What was fetched is not used again.
+    pub(crate) fn forget(&self) {
+        *self.lock() = State::default();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

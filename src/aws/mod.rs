@@ -102,6 +102,11 @@ impl Aws {
         self.client.set_instance_region(region);
     }
 
+    /// The credentials that were fetched are not used again.
+    pub(crate) fn forget_credentials(&self) {
+        self.client.forget_credentials();
+    }
+
     /// Fetches the credentials ahead of the first call.
     pub(crate) fn warm_up(&self, scope: &Scope) -> Result<(), CredentialsError> {
         self.client.warm_up(scope)

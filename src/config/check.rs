@@ -5,12 +5,11 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, RecordDirective, exec, notify, volume};
+use super::{Config, Domain, exec, notify, record, volume};
 use crate::macros::Template;
 
 const KEYS: [&str; 5] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "domains"];
 const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
-const RECORD_KEYS: [&str; 4] = ["hostedzone", "name", "ttl", "critical"];
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,7 +47,7 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
     let domains = match o.get("domains") {
-        Some(node) => domains(r, node),
+        Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
     Some(Config { hostname, timeout, poll_interval, domains, warnings: Vec::new() })
@@ -82,10 +81,11 @@ fn interruption(r: &mut Reader, o: &Object<'_>) -> Option<Duration> {
     Some(interval.max(MIN_INTERVAL))
 }
 
-fn domains(r: &mut Reader, node: &Node) -> Vec<Domain> {
+fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
     let Some(map) = r.map(node, "domains") else { return Vec::new() };
     let mut domains = Vec::new();
     let mut devices = volume::Devices::default();
+    devices.init = timeout;
     for p in map.names() {
         let path = key_path("domains", &p.key);
         if p.key.trim().is_empty() {
@@ -94,28 +94,13 @@ fn domains(r: &mut Reader, node: &Node) -> Vec<Domain> {
         let Some(o) = r.object(&p.value, &path, &DOMAIN_KEYS) else { continue };
         let critical = r.bool(&o, "critical", true);
         let volumes = volume::directives(r, &o, &mut devices);
-        let records = r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record(r, n, p)).collect();
+        let records =
+            r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record::directive(r, n, p)).collect();
         let exec = exec::blocks(r, &o, exec::Place::Domain);
         let notify = r.array(&o, "notify").into_iter().filter_map(|(p, n)| notify::directive(r, n, p)).collect();
         domains.push(Domain { name: p.key.clone(), critical, volumes, records, exec, notify });
     }
     domains
-}
-
-fn record(r: &mut Reader, node: &Node, path: String) -> Option<RecordDirective> {
-    let o = r.object(node, &path, &RECORD_KEYS)?;
-    let critical = r.bool(&o, "critical", true);
-    let zone = r.required_string(&o, "hostedzone").map(|z| {
-        let z = z.trim_start_matches('/');
-        z.strip_prefix("hostedzone/").unwrap_or(z).to_owned()
-    });
-    if zone.as_deref() == Some("") {
-        r.problem(&o.path_of("hostedzone"), o.at, "names no zone");
-    }
-    let name = r.required_string(&o, "name");
-    let name = name.and_then(|n| r.template(n, &o.path_of("name"), o.get("name").map_or(o.at, |n| n.at)));
-    let ttl = r.required_integer(&o, "ttl");
-    Some(RecordDirective { path, critical, hosted_zone: zone?, name: name?, ttl: ttl? })
 }
 
 /// `node` as plain JSON, for what is handed to AWS as it is.

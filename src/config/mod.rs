@@ -4,6 +4,7 @@
 //! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
 
 mod check;
+mod claim;
 mod exec;
 mod json5;
 mod mime;
@@ -11,6 +12,7 @@ mod mount;
 mod notify;
 mod problem;
 mod reader;
+mod record;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use crate::macros::Template;
 use crate::model::Event;
 
 pub(crate) use check::load;
+pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use snapshot::Snapshot;
 
@@ -113,6 +116,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// `wait`, `fence`, `max-per-instance`.
+    pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
     /// `mount`.
@@ -147,6 +152,8 @@ pub(crate) struct RecordDirective {
     pub(crate) name: Template,
     /// `ttl` in seconds; its range is for Route 53 to judge.
     pub(crate) ttl: i64,
+    /// `release`: the events on which it is deleted, after their commands and the volumes.
+    pub(crate) release: Vec<Event>,
 }
 
 /// One entry of an `exec`.

@@ -70,14 +70,14 @@ pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {
     })
 }
 
-/// Reads `o.release`: `["interrupted"]`, or `{ on: ["interrupted"], lazy: true }`.
-pub(super) fn release(r: &mut Reader, o: &Object<'_>) -> Option<Release> {
+/// Reads `o.release`: `["interrupted"]`, or `{ on: ["interrupted"], lazy: true }`, where it may have these keys.
+pub(super) fn release(r: &mut Reader, o: &Object<'_>, keys: &[&str]) -> Option<Release> {
     let node = o.get("release")?;
     let path = o.path_of("release");
     let (nodes, lazy) = match &node.value {
         Value::Array(_) => (r.array(o, "release"), false),
         _ => {
-            let inner = r.object(node, &path, &["on", "lazy"])?;
+            let inner = r.object(node, &path, keys)?;
             r.required(&inner, "on")?;
             (r.array(&inner, "on"), r.bool(&inner, "lazy", false))
         }

@@ -1,14 +1,15 @@
 //! `attach-volume`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{PoolPref, Source, VolumeDirective, exec, mount, snapshot};
+use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot};
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 14] = [
     "source",
     "device",
     "volume-id",
@@ -20,6 +21,9 @@ const KEYS: [&str; 11] = [
     "mount",
     "release",
     "snapshot",
+    "wait",
+    "fence",
+    "max-per-instance",
 ];
 
 const POOL_PREFS: [(&str, PoolPref); 4] = [
@@ -35,12 +39,14 @@ const POOL_PREFS_TOO: [(&str, PoolPref); 2] =
 /// Parameters of CreateVolume that are always ours.
 const OURS: [&str; 3] = ["AvailabilityZone", "AvailabilityZoneId", "ClientToken"];
 
-/// Who asks for which device name, over all domains.
+/// What the directives of all domains share: who asks for which device name, and the time.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     asked: HashMap<String, String>,
     /// Mount point to the key that names it.
     points: HashMap<String, String>,
+    /// How long init may take.
+    pub(super) init: Duration,
 }
 
 /// All of a domain.
@@ -48,10 +54,12 @@ pub(super) fn directives(r: &mut Reader, domain: &Object<'_>, devices: &mut Devi
     let mut directives = Vec::new();
     // Pool (or none) to the directive that leaves the device out.
     let mut free: HashMap<Option<String>, String> = HashMap::new();
+    let mut agreed = claim::Agreed::default();
     for (index, (path, node)) in r.array(domain, "attach-volume").into_iter().enumerate() {
         let Some(o) = r.object_too(node, &path, &KEYS, &["timeout"]) else { continue };
         device_is_free(r, &o, devices);
-        let Some(directive) = directive(r, &o, index) else { continue };
+        let Some(directive) = directive(r, &o, index, devices.init) else { continue };
+        agreed.check(r, &o, &directive);
         if let (Some(m), Some(node)) = (&directive.mount, o.get("mount")) {
             if let Some(first) = devices.points.get(&m.path) {
                 r.problem(&m.key, node.at, format!("{} is where {first} is mounted too", quoted(&m.path)));
@@ -81,7 +89,7 @@ pub(super) fn directives(r: &mut Reader, domain: &Object<'_>, devices: &mut Devi
     directives
 }
 
-fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirective> {
+fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Option<VolumeDirective> {
     let sources = sources(r, o);
     let has = |s| sources.as_ref().is_some_and(|l| l.contains(&s));
     let critical = r.bool(o, "critical", true);
@@ -106,6 +114,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirec
         r.warn(&o.path_of("timeout"), node.at, "has no effect: the timeout of the top level bounds the whole init");
     }
     let exec = exec::blocks(r, o, exec::Place::Volume);
+    let claiming = claim::claiming(r, o, sources.as_deref().unwrap_or_default(), init);
     Some(VolumeDirective {
         path: o.path.clone(),
         index,
@@ -115,9 +124,10 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize) -> Option<VolumeDirec
         volume_id,
         pool_name,
         pool_pref,
+        claiming,
         create,
         mount: mount::mount(r, o),
-        release: mount::release(r, o),
+        release: mount::release(r, o, &["on", "lazy"]),
         snapshot: snapshot::snapshot(r, o),
         exec,
     })

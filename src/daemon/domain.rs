@@ -41,8 +41,7 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    pub(crate) fn new(context: &Arc<Context>, config: config::Domain) -> Domain {
-        let config = Arc::new(config);
+    pub(crate) fn new(context: &Arc<Context>, config: Arc<config::Domain>) -> Domain {
         Domain {
             context: context.clone(),
             run: DomainRun::new(&context.shared, &config),
@@ -52,6 +51,14 @@ impl Domain {
             told: AtomicBool::new(false),
             kept: Mutex::new(Vec::new()),
             messages: AtomicU32::new(0),
+        }
+    }
+
+    /// The same domain in a run of its own, after this one.
+    pub(crate) fn again(&self, context: &Arc<Context>) -> Domain {
+        Domain {
+            messages: AtomicU32::new(self.messages.load(Ordering::Relaxed)),
+            ..Domain::new(context, self.config.clone())
         }
     }
 
@@ -115,10 +122,10 @@ impl Domain {
         self.run.snapshot_on(event, scope).into_iter().for_each(|text| self.note(text));
         // A stopped or hibernated instance keeps its volumes, and finds them when it resumes.
         let action = lock(&self.context.notice).as_ref().map(|n| n.action.clone());
-        if event == Event::Interrupted && action.is_some_and(|a| a != "terminate") {
-            return well;
-        }
-        let kept = self.run.release(event, scope);
+        let stays = event == Event::Interrupted && action.is_some_and(|a| a != "terminate");
+        let mut kept = if stays { Vec::new() } else { self.run.release(event, scope) };
+        // Nobody answers at its address meanwhile, and it may come back with another one.
+        kept.extend(self.run.release_records(event, scope));
         for k in &kept {
             self.note(format!("not released: {k}"));
         }
@@ -160,7 +167,7 @@ impl Domain {
     }
 }
 
-/// Does `work` for each domain at the same time, with its name in the log; `None` for one that panicked.
-pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<Option<T>> {
+/// Does `work` for each domain at the same time, with its name in the log.
+pub(crate) fn each<T: Send>(domains: &[&Arc<Domain>], work: impl Fn(&Domain) -> T + Sync) -> Vec<T> {
     parallel::map(domains.len(), |i| in_domain(domains[i].name(), || work(domains[i])))
 }

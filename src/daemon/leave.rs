@@ -1,13 +1,13 @@
 //! Every way out: `failed`, `stopping`, `interrupted`.
 //!
-//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes that its config
-//! wants released, never at the same time; the domains do so beside each other.
+//! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes and records that
+//! its config wants released, never at the same time; the domains do so beside each other.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::domain::Domain;
+use super::domain::{Domain, each};
 use super::{
     Daemon, INTERRUPT_MARGIN, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names,
 };
@@ -53,7 +53,7 @@ impl Daemon {
         let clock = &self.context.shared.clock;
         let messages = Scope::new(clock, MESSAGES, None);
         let mut background: Vec<_> = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
-        let scope = self.way_out(domains, Event::Failed);
+        let scope = self.unhurried(domains, Event::Failed);
         for d in domains.iter().map(|d| Arc::clone(d)) {
             let scope = scope.clone();
             let work = move || {
@@ -65,7 +65,7 @@ impl Daemon {
     }
 
     /// The scope of commands whose failure can change nothing any more: bounded by their own timeouts.
-    fn way_out(&self, domains: &[&Arc<Domain>], event: Event) -> Scope {
+    fn unhurried(&self, domains: &[&Arc<Domain>], event: Event) -> Scope {
         let clock = &self.context.shared.clock;
         let longest = self.longest(domains, event);
         self.notifier.extend_timeout(clock.real(longest));
@@ -92,7 +92,7 @@ impl Daemon {
                 self.say("stopping");
                 let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
                 let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
-                let scope = self.way_out(&all, Event::Stopping);
+                let scope = self.unhurried(&all, Event::Stopping);
                 self.each_leaves(&all, Event::Stopping, &scope, Some(WAY_OUT_COMMAND));
                 join(background);
                 self.say("stopped");
@@ -107,7 +107,7 @@ impl Daemon {
 
     /// Commands and releases of all. Whether they went well, for each.
     fn each_leaves(&self, all: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
-        self.in_each(all, event, |d| d.leave(event, scope, default))
+        each(all, |d| d.leave(event, scope, default))
     }
 
     /// What is left until the announced time, if one was announced.

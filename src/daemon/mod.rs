@@ -2,28 +2,33 @@
 //!
 //! ```text
 //! load ──> starting ──> init ──> started ──> wait ──> interrupted | stopping ──> exit 0
-//!              │          │         │
-//!              └──────────┴─────────┴──> failed ──> exit 1, or 3 where something could not be rolled back
+//!     ^        │          │         │                      │
+//!     │        └──────────┴─────────┴──> failed ──> exit 1, or 3 where something could not be rolled back
+//!     └──────────────────────────────────────── (hibernated) the instance is back
 //! ```
 //!
-//! `setup` reads metadata and config and makes what all share, `domain` is one application during the run, `leave` is
-//! every way out. Here is only the order of things; how they are done is in `apply`, `exec`, `notify` and `poll`.
+//! A turn of the story is from `load` to the way out; most runs have one. `setup` reads metadata and config and makes
+//! what all share, `domain` is one application during the run, `leave` is every way out, `resume` the life after it,
+//! `rescue` what follows a panic. Here is only the order of things; how they are done is in `apply`, `exec`, `notify`
+//! and `poll`.
 
 mod domain;
 mod leave;
+pub(crate) mod rescue;
+mod resume;
 mod setup;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::apply::init::Problems;
-use crate::apply::{lock, tidy};
+use crate::apply::tidy;
 use crate::cli::Args;
 use crate::log::in_domain;
 use crate::macros::Values;
-use crate::model::Event;
+use crate::model::{Event, Notice};
 use crate::parallel;
+use crate::poll::Clocks;
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
 use domain::{Context, Domain, each};
@@ -61,8 +66,23 @@ struct Daemon {
     config: crate::config::Config,
     context: Arc<Context>,
     domains: Vec<Arc<Domain>>,
-    notifier: Notifier,
+    notifier: Arc<Notifier>,
     stop: Stop,
+    /// The notice that an earlier turn acted on.
+    acted_on: Option<Notice>,
+}
+
+/// How a turn of the story ended.
+struct End {
+    outcome: Outcome,
+    /// Why the way out was taken; `None`: the turn failed, or nobody asked.
+    left: Option<StopReason>,
+}
+
+impl From<Outcome> for End {
+    fn from(outcome: Outcome) -> End {
+        End { outcome, left: None }
+    }
 }
 
 /// Runs the daemon to its end.
@@ -77,7 +97,11 @@ pub(crate) fn run(args: Args) -> Outcome {
                     return Outcome::Failed;
                 }
             };
-            let outcome = daemon.story();
+            rescue::arm();
+            let outcome = match rescue::reason() {
+                None => daemon.story(),
+                Some(why) => daemon.rescue(&why),
+            };
             daemon.context.shared.runner.hand_over();
             outcome
         }
@@ -119,26 +143,67 @@ pub(crate) fn check(args: &Args) -> Outcome {
 }
 
 impl Daemon {
+    /// Turns, until one of them is the last.
     fn story(&mut self) -> Outcome {
+        loop {
+            let before = Clocks::now();
+            let end = self.turn();
+            if end.left != Some(StopReason::Interrupted) || !self.lives_on() {
+                return end.outcome;
+            }
+            if let Some(outcome) = self.wait_for_return(&before) {
+                return if outcome == Outcome::Done { end.outcome } else { outcome };
+            }
+        }
+    }
+
+    fn turn(&self) -> End {
         let clock = self.context.shared.clock.clone();
         let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
         self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
         let poller = self.poll();
-        let outcome = match self.until_started(&scope) {
+        let end = match self.until_started(&scope) {
             Ok(background) => {
                 if self.args.poll {
                     self.say("watching for interruptions");
                     self.wait();
                 }
-                let kept = self.stop.get().map_or_else(Vec::new, |reason| self.leave(reason));
-                join(background);
-                if kept.is_empty() { Outcome::Done } else { incomplete("released", &kept) }
+                match self.stop.get() {
+                    Some(reason) => self.way_out(reason, "released", Vec::new(), background),
+                    None => {
+                        join(background);
+                        Outcome::Done.into()
+                    }
+                }
             }
-            Err(outcome) => outcome,
+            Err(end) => end,
         };
         // It ends with the request that ended us; where nobody asked (a failed init) it ends with the process.
         drop(poller);
-        outcome
+        end
+    }
+
+    /// The way out for `reason`. `left`: what could not be `done` before it; `background`: what goes on beside it.
+    fn way_out(&self, reason: StopReason, done: &str, mut left: Vec<String>, background: Vec<JoinHandle<()>>) -> End {
+        left.extend(self.leave(reason));
+        join(background);
+        let outcome = if left.is_empty() { Outcome::Done } else { incomplete(done, &left) };
+        End { outcome, left: Some(reason) }
+    }
+
+    /// After a panic: what was in flight is put back, and all domains have failed.
+    fn rescue(&self, why: &str) -> Outcome {
+        self.say("putting back what was in flight when this program broke off");
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        // The programs of its commands are still our children.
+        self.context.shared.runner.end_inherited(&Scope::new(&self.context.shared.clock, WAY_OUT_COMMAND, None));
+        let text = format!("this program broke off because of a fault of its own, please report it: {why}");
+        for d in &all {
+            in_domain(d.name(), || d.run.open_journal(true));
+            d.fail(text.clone());
+        }
+        let left = self.roll_back(&all);
+        self.fail(&all, &left)
     }
 
     /// One line for people and for `systemctl status`.
@@ -152,8 +217,9 @@ impl Daemon {
             return None;
         }
         let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
+        let acted_on = self.acted_on.clone();
         let work = move || {
-            crate::poll::poll(&context.shared.imds, &context.shared.clock, every, &stop, &context.notice);
+            crate::poll::poll(&context.shared.imds, &context.shared.clock, every, &stop, &context.notice, acted_on);
         };
         parallel::background("poll", Box::new(work))
     }
@@ -163,7 +229,7 @@ impl Daemon {
     }
 
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.
-    fn until_started(&self, scope: &Scope) -> Result<Vec<JoinHandle<()>>, Outcome> {
+    fn until_started(&self, scope: &Scope) -> Result<Vec<JoinHandle<()>>, End> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         if self.args.init {
             self.settle(&all, scope);
@@ -171,13 +237,12 @@ impl Daemon {
         self.say(&format!("starting {} domain(s)", all.len()));
         self.commands(&all, Event::Starting, scope, None);
         if let Some(reason) = self.stop.get() {
-            let mut left = self.roll_back(&all);
-            left.extend(self.leave(reason));
-            return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
+            let left = self.roll_back(&all);
+            return Err(self.way_out(reason, "rolled back", left, Vec::new()));
         }
         if all.iter().any(|d| d.has_failed() && d.config.critical) {
             let left = self.roll_back(&all);
-            return Err(self.fail(&all, &left));
+            return Err(self.fail(&all, &left).into());
         }
 
         let failed: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| d.has_failed()).collect();
@@ -187,12 +252,10 @@ impl Daemon {
             left.extend(self.init(&standing, scope));
             if let Some(reason) = self.stop.get() {
                 let tidying = self.tidy();
-                left.extend(self.leave(reason));
-                join(tidying);
-                return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
+                return Err(self.way_out(reason, "rolled back", left, tidying));
             }
             if all.iter().any(|d| d.has_failed() && d.config.critical) {
-                return Err(self.fail(&all, &left));
+                return Err(self.fail(&all, &left).into());
             }
             self.set_hostname();
         }
@@ -203,9 +266,7 @@ impl Daemon {
         self.commands(&standing, Event::Started, scope, None);
         if let Some(reason) = self.stop.get() {
             background.extend(self.tidy());
-            left.extend(self.leave(reason));
-            join(background);
-            return Err(if left.is_empty() { Outcome::Done } else { incomplete("rolled back", &left) });
+            return Err(self.way_out(reason, "rolled back", left, background));
         }
         let (started, late): (Vec<&Arc<Domain>>, Vec<&Arc<Domain>>) =
             standing.iter().copied().partition(|d| !d.has_failed());
@@ -214,7 +275,7 @@ impl Daemon {
             log::error!("the volumes and records of {kept} are kept: their applications may have started");
             let outcome = self.fail(&all, &left);
             join(background);
-            return Err(outcome);
+            return Err(outcome.into());
         }
         background.extend(self.fail_alone(&late));
 
@@ -235,19 +296,7 @@ impl Daemon {
 
     /// Runs the commands of `event`; a domain whose commands fail has failed. Says of each domain whether they went well.
     fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
-        self.in_each(domains, event, |d| d.run_commands(event, scope, default))
-    }
-
-    /// Does `work` for `event` in all domains at the same time.
-    fn in_each(&self, domains: &[&Arc<Domain>], event: Event, work: impl Fn(&Domain) -> bool + Sync) -> Vec<bool> {
-        let ends = each(domains, work);
-        let end = |(d, end): (&&Arc<Domain>, Option<bool>)| {
-            end.unwrap_or_else(|| {
-                d.fail(format!("'{}' commands: a thread panicked", event.name()));
-                false
-            })
-        };
-        domains.iter().zip(ends).map(end).collect()
+        each(domains, |d| d.run_commands(event, scope, default))
     }
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
@@ -256,11 +305,7 @@ impl Daemon {
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();
-        for (d, end) in domains.iter().zip(ends) {
-            let p = end.unwrap_or_else(|| Problems {
-                critical: Some((d.name().to_owned(), crate::apply::Failure::new("a thread panicked"))),
-                ..Problems::default()
-            });
+        for (d, p) in domains.iter().zip(ends) {
             p.passed_over.into_iter().for_each(|e| d.note(e));
             for l in &p.left {
                 d.note(format!("not rolled back: {l}"));
@@ -276,7 +321,7 @@ impl Daemon {
             }
         }
         let standing = domains.iter().filter(|d| !d.has_failed());
-        lock(&self.context.shared.kept_records).extend(standing.flat_map(|d| d.run.record_names()));
+        standing.for_each(|d| d.run.keep_records());
         left.extend(self.roll_back(&lost));
         left
     }
@@ -284,7 +329,7 @@ impl Daemon {
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
         let cut_off: Vec<&Arc<Domain>> =
-            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal())).collect();
+            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal(false))).collect();
         if !cut_off.is_empty() {
             self.say(&format!("settling what an earlier run of {} left", names(&cut_off)));
             each(&cut_off, |d| d.run.settle(scope));
@@ -302,8 +347,8 @@ impl Daemon {
         self.notifier.extend_timeout(clock.real(ROLL_BACK + WAY_OUT_COMMAND));
         let scope = Scope::new(clock, self.roll_back_budget(), None);
         let mut left = Vec::new();
-        for (d, end) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
-            for l in end.unwrap_or_else(|| vec!["a thread panicked during the roll-back".to_owned()]) {
+        for (d, kept) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
+            for l in kept {
                 d.note(format!("not rolled back: {l}"));
                 left.push(format!("{}: {l}", d.name()));
             }

@@ -60,7 +60,7 @@ pub(super) fn read_input(input: &Input, scope: Option<&Scope>) -> Result<Option<
         Input::Stdin => "standard input".to_owned(),
         Input::File(path) => path.display().to_string(),
     };
-    let input = input.clone();
+    let (input, input_is_stdin) = (input.clone(), *input == Input::Stdin);
     let read = move || {
         let mut bytes = Vec::new();
         match input {
@@ -77,6 +77,9 @@ pub(super) fn read_input(input: &Input, scope: Option<&Scope>) -> Result<Option<
         let text = format!("cannot read the config from {name}: {e}");
         if e.kind() == std::io::ErrorKind::TimedOut { failed(text) } else { usage(text) }
     })?;
+    if input_is_stdin && scope.is_some() {
+        super::rescue::keep_input(&bytes);
+    }
     parse(&bytes, &name)
 }
 
@@ -98,7 +101,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
-    let notifier = Notifier::from_env();
+    let notifier = Arc::new(Notifier::from_env());
     signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
@@ -153,35 +156,88 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         addresses(&facts)
     );
 
-    let mut seed = [0; 16];
-    let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
-    let transaction_id = args.transaction_id.clone().unwrap_or_else(|| uuid(seed));
-    let context = Arc::new(Context {
-        exec: args.exec,
-        notify: args.notify,
-        notice: Arc::new(Mutex::new(None)),
-        shared: Arc::new(Shared {
-            aws,
-            imds,
-            clock,
-            root,
-            runner: Runner::new(),
-            facts: RwLock::new(Arc::new(facts)),
-            asked_again: Mutex::default(),
-            kept_records: Mutex::default(),
-            kept_volumes: Mutex::default(),
-            zones: Zones::default(),
-            transaction_id,
-            seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),
-            taken: Mutex::new(BTreeSet::new()),
-            exec_enabled: args.exec,
-            offset,
-            mounts_before,
-        }),
-    });
+    let runner = Arc::new(Runner::new());
+    let lasting = Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier: notifier.clone() };
+    let context = lasting.context(&args, facts);
     let mut config = config;
-    let domains = std::mem::take(&mut config.domains).into_iter().map(|d| Arc::new(Domain::new(&context, d))).collect();
-    Ok(Ready::Daemon(Box::new(Daemon { args, config, context, domains, notifier, stop: stop.clone() })))
+    let domains = std::mem::take(&mut config.domains).into_iter();
+    let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
+    let daemon = Daemon { args, config, context, domains, notifier, stop: stop.clone(), acted_on: None };
+    Ok(Ready::Daemon(Box::new(daemon)))
+}
+
+/// What outlasts a turn of the story.
+struct Lasting {
+    aws: Arc<Aws>,
+    imds: Arc<Imds>,
+    clock: Arc<Clock>,
+    root: Root,
+    runner: Arc<Runner>,
+    offset: UtcOffset,
+    mounts_before: MountSet,
+    notifier: Arc<Notifier>,
+}
+
+impl Lasting {
+    /// What a turn begins with: a transaction with nothing in it.
+    fn context(self, args: &Args, facts: Facts) -> Arc<Context> {
+        let Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier } = self;
+        let mut seed = [0; 16];
+        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+        let transaction_id = args.transaction_id.clone().unwrap_or_else(|| uuid(seed));
+        Arc::new(Context {
+            exec: args.exec,
+            notify: args.notify,
+            notice: Arc::new(Mutex::new(None)),
+            shared: Arc::new(Shared {
+                aws,
+                imds,
+                clock,
+                root,
+                runner,
+                facts: RwLock::new(Arc::new(facts)),
+                asked_again: Mutex::default(),
+                kept_records: Mutex::default(),
+                kept_volumes: Mutex::default(),
+                zones: Zones::default(),
+                transaction_id,
+                seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),
+                taken: Mutex::new(BTreeSet::new()),
+                exec_enabled: args.exec,
+                offset,
+                mounts_before,
+                notifier,
+            }),
+        })
+    }
+}
+
+impl Daemon {
+    /// Makes everything new for another turn on the same instance, as a second run of the program would have it: other
+    /// facts, credentials and tokens, a transaction of its own.
+    pub(super) fn renew(&mut self) -> Result<(), Refusal> {
+        let old = &self.context.shared;
+        old.imds.forget_token();
+        old.aws.forget_credentials();
+        let early = Scope::new(&old.clock, METADATA, Some(&self.stop));
+        let facts = old.imds.facts(&early);
+        let facts = facts.map_err(|e| failed(format!("cannot read the instance's metadata again: {e}")))?;
+        log::info!("public addresses: {}", addresses(&facts));
+        let lasting = Lasting {
+            aws: old.aws.clone(),
+            imds: old.imds.clone(),
+            clock: old.clock.clone(),
+            root: old.root.clone(),
+            runner: old.runner.clone(),
+            offset: old.offset,
+            mounts_before: MountSet::take(&old.root),
+            notifier: old.notifier.clone(),
+        };
+        let context = lasting.context(&self.args, facts);
+        self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();
+        self.context = context;
+        Ok(())
+    }
 }
 
 /// The facts, on their way.

@@ -25,14 +25,7 @@ impl Group {
         else {
             return false;
         };
-        let Ok(processes) = std::fs::read_dir("/proc") else { return false };
-        let alive = |name: &str| {
-            let pid = name.bytes().all(|b| b.is_ascii_digit());
-            let stat = pid.then(|| std::fs::read(format!("/proc/{name}/stat")).ok()).flatten();
-            stat.and_then(|s| Stat::parse(&s))
-                .is_some_and(|s| s.alive && s.group == group.as_raw_nonzero().get() && s.session == session)
-        };
-        processes.flatten().any(|p| p.file_name().to_str().is_some_and(alive))
+        processes().any(|s| s.alive && s.group == group.as_raw_nonzero().get() && s.session == session)
     }
 
     /// Signals it, if it is still there.
@@ -51,11 +44,21 @@ impl Group {
     }
 }
 
+/// All processes that `/proc` shows.
+fn processes() -> impl Iterator<Item = Stat> {
+    let stat = |p: std::fs::DirEntry| {
+        let name = p.file_name().into_string().ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?;
+        Stat::parse(&std::fs::read(format!("/proc/{name}/stat")).ok()?)
+    };
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(stat)
+}
+
 /// What is needed of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     /// No zombie.
     alive: bool,
+    parent: i32,
     group: i32,
     /// 0 where the session was begun outside of our PID namespace, and for an initramfs' PID 1: `getsid(2)` says the
     /// same, but rustix's takes it for impossible.
@@ -70,8 +73,8 @@ impl Stat {
         let mut fields = rest.split_ascii_whitespace();
         let alive = !matches!(fields.next()?, "Z" | "X");
         let mut number = || fields.next().and_then(|f| f.parse::<i32>().ok());
-        let (_parent, group, session) = (number()?, number()?, number()?);
-        Some(Stat { alive, group, session })
+        let (parent, group, session) = (number()?, number()?, number()?);
+        Some(Stat { alive, parent, group, session })
     }
 }
 
@@ -94,6 +97,17 @@ impl Groups {
         all.retain(|(_, g)| *g != group && !gone(g));
         all.push((owner.into(), group));
         group
+    }
+
+    /// Remembers the groups of all children of this process as those of `owner`.
+    pub(super) fn adopt(&self, owner: &str) {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let own = rustix::process::getpgrp().as_raw_nonzero().get();
+        for child in processes().filter(|s| s.parent == me && s.group != own) {
+            if let Ok(group) = u32::try_from(child.group) {
+                self.add(owner, group);
+            }
+        }
     }
 
     /// Ends the groups of `owner`; `false`: something is still there.
@@ -128,9 +142,9 @@ mod tests {
     #[test]
     fn a_line_of_stat() {
         let stat = |line: &str| Stat::parse(line.as_bytes());
-        assert_eq!(stat("9 (a) b) (c) S 1 7 3 0"), Some(Stat { alive: true, group: 7, session: 3 }));
+        assert_eq!(stat("9 (a) b) (c) S 1 7 3 0"), Some(Stat { alive: true, parent: 1, group: 7, session: 3 }));
         assert_eq!(stat("9 (x) Z 1 7 3 0").map(|s| s.alive), Some(false));
-        assert_eq!(stat("1 (init) S 0 0 0 0"), Some(Stat { alive: true, group: 0, session: 0 }));
+        assert_eq!(stat("1 (init) S 0 0 0 0"), Some(Stat { alive: true, parent: 0, group: 0, session: 0 }));
         for line in ["9 (x) S 7", "", "9 (x)", "9 (x) S 1 7"] {
             assert_eq!(stat(line), None, "{line}");
         }

@@ -1,6 +1,6 @@
 //! Commands: the `exec` of a domain and of a volume.
 //!
-//! A command runs without a shell, in a process group of its own, with our environment less `NOTIFY_SOCKET`, and with
+//! A command runs without a shell, in a process group of its own, with our environment less [`NOT_FOR_CHILDREN`], and with
 //! nothing on its standard input. Its output goes to the log line by line, the last lines into the error of a command
 //! that fails. No thread is made for it: the caller's waits for output, exit, deadline and stop at once ([`child`]).
 //! Programs that a command leaves behind keep their output ([`drain`]) and can be ended for a roll-back
@@ -31,7 +31,16 @@ use drain::Drain;
 use group::Groups;
 use output::Lines;
 
+/// Who commands belong to that another program of this process had started.
+const INHERITED: &str = "";
+
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables of our environment that children do not get.
+pub(crate) const NOT_FOR_CHILDREN: [&str; 2] = ["NOTIFY_SOCKET", PANIC];
+
+/// The variable that tells a process that it took the place of one that panicked, and why.
+pub(crate) const PANIC: &str = "EC2FLEETD_PANIC";
 
 /// How long a command has after SIGTERM before SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -126,6 +135,12 @@ impl Runner {
         self.groups.end(owner, scope, GRACE)
     }
 
+    /// Ends the commands that the program whose place this one took had started.
+    pub(crate) fn end_inherited(&self, scope: &Scope) -> bool {
+        self.groups.adopt(INHERITED);
+        self.end_group(INHERITED, scope)
+    }
+
     /// The process ends: programs that commands left behind keep somebody who reads their output.
     pub(crate) fn hand_over(&self) {
         self.drain.hand_over();
@@ -147,7 +162,10 @@ impl Runner {
         }
         let program = if name.contains('/') { PathBuf::from(name) } else { find_in(&self.path, name)? };
         let mut command = Command::new(program);
-        command.arg0(name).args(arguments).stdin(Stdio::null()).env_remove("NOTIFY_SOCKET").process_group(0);
+        command.arg0(name).args(arguments).stdin(Stdio::null()).process_group(0);
+        for name in NOT_FOR_CHILDREN {
+            command.env_remove(name);
+        }
         Ok(command)
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     pub(crate) ours: Vec<RecordSet>,
     /// What those sets were before, exactly; those that were not there are missing.
     pub(crate) before: Vec<RecordSet>,
+    /// What stands at the name when the changes are made: `ours`, and what was there as it should be.
+    pub(crate) wanted: Vec<RecordSet>,
     /// What somebody should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -104,6 +106,7 @@ pub(crate) fn plan(
             return Err(Refusal::Routed { name: name.to_owned(), kind: kind.to_owned(), identifiers });
         }
         let ours = RecordSet::simple(name, kind, ttl, addresses);
+        plan.wanted.push(ours.clone());
         if there.iter().any(|s| s.same_content(&ours)) {
             continue;
         }

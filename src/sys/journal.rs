@@ -113,14 +113,20 @@ fn sync(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Tests of crashes: `EC2FLEETD_DIE=N` ends the process by SIGKILL at its Nth step. Not in what people install.
+/// Tests of crashes: `EC2FLEETD_DIE=N` ends the process by SIGKILL at its Nth step, `EC2FLEETD_DIE=panic:N` by a panic. Not
+/// in what people install.
 #[cfg(debug_assertions)]
 fn may_die_here() {
     use std::sync::atomic::{AtomicU32, Ordering};
     static STEPS: AtomicU32 = AtomicU32::new(0);
     let step = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
-    if std::env::var("EC2FLEETD_DIE").ok().and_then(|n| n.parse().ok()) == Some(step) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    let Ok(wanted) = std::env::var("EC2FLEETD_DIE") else { return };
+    match wanted.strip_prefix("panic:") {
+        Some(n) => assert_ne!(n.parse(), Ok(step), "on purpose"),
+        None if wanted.parse() == Ok(step) => {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        None => {}
     }
 }
 

@@ -6,11 +6,12 @@ use std::ffi::OsString;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>, AtomicBool);
 
 impl Notifier {
     /// By `NOTIFY_SOCKET`: a path, or an abstract name after an `@`.
@@ -30,14 +31,18 @@ impl Notifier {
             socket.set_write_timeout(Some(Duration::from_secs(1)))?;
             Ok((socket, address))
         };
-        Notifier(socket.filter(|s| !s.is_empty()).and_then(|name| {
+        let way = socket.filter(|s| !s.is_empty()).and_then(|name| {
             let tried: std::io::Result<_> = connect(&name);
             tried.inspect_err(|e| log::warn!("cannot use NOTIFY_SOCKET={}: {e}", name.display())).ok()
-        }))
+        });
+        Notifier(way, AtomicBool::new(false))
     }
 
-    /// The daemon is ready.
+    /// The daemon is ready. Told once: who waits for it waits no more.
     pub(crate) fn ready(&self) {
+        if self.1.swap(true, Ordering::Relaxed) {
+            return;
+        }
         self.send("READY=1");
         // OpenRC and busybox wait for a file; s6 has an open one for us, /dev/fd/N.
         if let Some(file) = std::env::var_os("EC2FLEETD_READY_FILE")

@@ -4,6 +4,7 @@
 //! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
 //! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
 //! - `POST /terminate {"instance"}`: the instance is no more; what was attached to it comes free.
+//! - `POST /instance {"instance", "state"}`: its state, as DescribeInstances tells it; nothing else changes.
 //! - `GET /orders?after=N`: disks to plug into real guests or to take out, from order N+1 on (see `guests.rs`); waits up to
 //!   five seconds for one. `POST /obeyed {"order"}`: it was done.
 //! - `POST /imds {"instance", …}`: trouble of a metadata service, see [`trouble`].
@@ -66,6 +67,14 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
                 return Err(format!("no instance '{id}'"));
             }
             shared.world().terminate(&id);
+            Ok(json!({}))
+        }
+        ("POST", "/instance") => {
+            let id = need("instance")?;
+            if !shared.world().instances.contains_key(&id) {
+                return Err(format!("no instance '{id}'"));
+            }
+            shared.world().set_instance_state(&id, &need("state")?);
             Ok(json!({}))
         }
         ("POST", "/notice") => {

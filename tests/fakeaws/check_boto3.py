@@ -100,6 +100,29 @@ def volumes():
     x = ec2.describe_instances(InstanceIds=[I1])["Reservations"][0]["Instances"][0]
     check("instance", x["State"]["Name"] == "running" and
           "/dev/xvdm" in [b["DeviceName"] for b in x["BlockDeviceMappings"]], x)
+    instance_states()
+
+
+def instance_states():
+    """DescribeInstances by filter: states, pages, and what it refuses."""
+    of = lambda *ids: dict(Filters=[{"Name": "instance-id", "Values": list(ids)}])
+    states = lambda **k: {i["InstanceId"]: i["State"]["Name"] for p in ec2.get_paginator("describe_instances").paginate(**k)
+                          for r in p["Reservations"] for i in r["Instances"]}
+    for state in ("pending", "shutting-down", "terminated", "stopping", "stopped", "running"):
+        admin("POST", "/instance", {"instance": I3, "state": state})
+        check(state, states(**of(I1, I3, "i-0123456789abcdef0")) == {I1: "running", I3: state})
+        if state == "shutting-down":
+            code("detach from one that ends", "IncorrectInstanceState", ec2.detach_volume,
+                 VolumeId="vol-0ccccccccccccccc1", InstanceId=I3)
+    admin("POST", "/knobs", {"page_cap": 1})
+    check("instances in pages", len(states(MaxResults=5)) == 3 and len(states(**of(I1, I2))) == 2)
+    code("token of another list", "InvalidParameterValue", ec2.describe_instances,
+         NextToken=ec2.describe_instances(MaxResults=5)["NextToken"], **of(I1, I2))
+    admin("POST", "/knobs", {"page_cap": None})
+    code("ids and pages", "InvalidParameterCombination", ec2.describe_instances, InstanceIds=[I1], MaxResults=5)
+    code("small page", "InvalidParameterValue", ec2.describe_instances, MaxResults=4)
+    code("unknown instance", "InvalidInstanceID.NotFound", ec2.describe_instances,
+         InstanceIds=["i-0123456789abcdef0"])
 
 
 def creation():

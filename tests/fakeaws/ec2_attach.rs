@@ -160,6 +160,10 @@ impl World {
             let text = format!("Unable to detach root volume '{id}' from instance '{instance}'");
             return Err(refuse("OperationNotPermitted", text));
         }
+        if !force && self.instances.get(&instance).is_some_and(|i| i.state == "shutting-down") {
+            let text = format!("The instance '{instance}' is in the 'shutting-down' state.");
+            return Err(refuse("IncorrectInstanceState", text));
+        }
         self.remember();
         let due = now + self.knobs.detaching_ms;
         let Some(v) = self.volumes.get_mut(id) else { return Err(not_found(id)) };

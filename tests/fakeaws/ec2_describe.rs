@@ -218,9 +218,15 @@ impl World {
                 return Err(refuse("InvalidInstanceID.NotFound", text));
             }
         }
-        if !ids.is_empty() && ask.get("MaxResults").is_some() {
+        let max = ask.number("MaxResults")?;
+        if !ids.is_empty() && max.is_some() {
             let text = "The parameter instancesSet cannot be used with the parameter maxResults";
             return Err(refuse("InvalidParameterCombination", text));
+        }
+        if let Some(n) = max.filter(|n| !(5..=1000).contains(n)) {
+            let text =
+                format!("Value ( {n} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.");
+            return Err(refuse("InvalidParameterValue", text));
         }
         let filters = filters(ask)?;
         for (name, _) in &filters {
@@ -229,7 +235,14 @@ impl World {
                 return Err(bad_filter(name));
             }
         }
-        let mut items = String::new();
+        let fingerprint = format!("instances {filters:?}");
+        let after = match ask.get("NextToken").filter(|t| !t.is_empty()).map(|t| self.pages.get(t)) {
+            Some(Some(p)) if p.fingerprint == fingerprint => p.ids.first().cloned().unwrap_or_default(),
+            Some(_) => return Err(refuse("InvalidParameterValue", "Unable to parse pagination token")),
+            None => String::new(),
+        };
+        let page = usize::try_from(max.unwrap_or(1000)).unwrap_or(1000).min(self.knobs.page_cap.unwrap_or(1000)).max(1);
+        let (mut items, mut shown, mut next) = (String::new(), Vec::new(), "<nextToken/>".to_string());
         for i in self.instances.values().filter(|i| !i.unknown && i.region == ask.region) {
             let passes = filters.iter().all(|(name, patterns)| {
                 let value = match name.as_str() {
@@ -240,9 +253,17 @@ impl World {
                 };
                 value.is_some_and(|v| patterns.iter().any(|p| wildcard(p, v)))
             });
-            if !passes || !(ids.is_empty() || ids.contains(&i.id)) {
+            if !passes || !(ids.is_empty() || ids.contains(&i.id)) || i.id <= after {
                 continue;
             }
+            if shown.len() == page {
+                let token = format!("{}==", self.random.hex(60));
+                next = element("nextToken", &token);
+                let last = shown.pop().into_iter().collect();
+                self.pages.insert(token, PageToken { fingerprint, ids: last, empty: false });
+                break;
+            }
+            shown.push(i.id.clone());
             let code = match i.state.as_str() {
                 "pending" => 0,
                 "running" => 16,
@@ -272,6 +293,6 @@ impl World {
                 tag_set(&i.spec.tags.iter().cloned().collect()),
             );
         }
-        Ok(format!("<reservationSet>{items}</reservationSet><nextToken/>"))
+        Ok(format!("<reservationSet>{items}</reservationSet>{next}"))
     }
 }

@@ -24,13 +24,19 @@ fn each_kind_of_notice_is_acted_on_once() {
         let running = lab.start(&text, How::default());
         running.says(&lab, "watching for interruptions");
         lab.server.world().notice(&lab.me, action, 120);
+        // A hibernation is survived: `resume` has tests for it.
+        let survived = action == "hibernate";
+        if survived {
+            running.says(&lab, "init runs again when the instance is back");
+            running.signal("TERM");
+        }
         let run = running.wait(&lab);
         run.ends(0, &[&format!("EC2 is going to {action} this instance at "), "the instance is left running"]);
         assert_eq!(seen(&lab), ["d starting", "d started", "d interrupted"], "{run}");
         assert_eq!(bodies(&lab), ["d started", "d interrupted"], "{run}");
         let asked = lab.server.imds_calls(&lab.me);
         let seen = asked.iter().filter(|c| c.path.ends_with("spot/instance-action") && c.status == 200).count();
-        assert_eq!(seen, 1, "{run}");
+        assert!(seen == 1 || survived && seen > 1, "{seen} {run}");
     }
 }
 

@@ -88,6 +88,10 @@ fn an_instance_that_will_resume_keeps_its_volumes() {
         let lab = plain_lab();
         let running = started(&lab, &text(&x(1, r#"release: ["interrupted"]"#)), How::default());
         lab.server.world().notice(&lab.me, action, 120);
+        if action == "hibernate" {
+            running.says(&lab, "init runs again when the instance is back");
+            running.signal("TERM");
+        }
         let run = running.wait(&lab);
         run.ends(0, &[]);
         assert_eq!((lab.attached(&lab.me).len(), lab.count("DetachVolume")), (1, 0), "{run}");

@@ -37,7 +37,7 @@ impl Manager {
     }
 
     /// Everything it was told before this call.
-    fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         static NEXT: AtomicBool = AtomicBool::new(false);
         let mark = format!("MARK={:?} {}", std::thread::current().id(), NEXT.fetch_xor(true, Ordering::Relaxed));
         let before = self.told.lock().unwrap().len();

@@ -1,10 +1,12 @@
-//! EC2: volumes, snapshots and their tags. One file for each action, with its request and the reading of its answer.
+//! EC2: volumes, snapshots, their tags, and the states of instances. One file for each action, with its request and the
+//! reading of its answer.
 
 mod attach_volume;
 mod create_snapshot;
 mod create_volume;
 mod delete_snapshot;
 mod delete_volume;
+mod describe_instances;
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
@@ -14,6 +16,7 @@ mod volume;
 
 use describe_volumes::add_filters;
 
+pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]

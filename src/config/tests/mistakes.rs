@@ -127,7 +127,24 @@ fn mistakes_in_records() {
         ("hostedzone: 'Z', name: 'a', ttl: 1.5", "ttl: a whole number is wanted, found a fraction"),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, type: 'A'",
-            "type: unknown key: valid are hostedzone, name, ttl, critical",
+            "type: unknown key: valid are hostedzone, name, ttl, critical, release",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
+            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",
+            "release.on[0]: unknown word \"stoping\": did you mean stopping?",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: [], lazy: true}",
+            "release.lazy: unknown key: valid are on",
+        ),
+        ("hostedzone: 'Z', name: 'a', ttl: 1, release: {}", "release.on: is missing"),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, release: 'failed'",
+            "release: an object ({ … }) is wanted, found a string",
         ),
     ] {
         let text = domain(&format!("'update-route53': [{{ {part} }}]"));
@@ -136,6 +153,11 @@ fn mistakes_in_records() {
     // The range of a ttl is for Route 53 to judge; `hostedzone/` may be in front of the id.
     let c = ok(&domain("'update-route53': [{hostedzone: 'hostedzone/Z', name: 'a', ttl: -5, critical: false}]"));
     assert_eq!((c.domains[0].records[0].hosted_zone.as_str(), c.domains[0].records[0].ttl), ("Z", -5));
+    assert_eq!(c.domains[0].records[0].release, []);
+    for release in ["['interrupted', 'failed', 'failed']", "{on: ['interrupted', 'failed']}"] {
+        let c = ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, release: {release}}}]")));
+        assert_eq!(c.domains[0].records[0].release, [Event::Interrupted, Event::Failed]);
+    }
 }
 
 #[test]
@@ -261,4 +283,64 @@ fn many_mistakes_at_long_paths_stay_small() {
     let e = load(&text).unwrap_err();
     assert_eq!(e.problems.len() + e.more, 199_999);
     assert!(e.problems.iter().all(|p| p.path.len() < 1500 && p.path.ends_with('…')), "{}", e.problems[0].path);
+}
+
+#[test]
+fn mistakes_in_waiting() {
+    let x = "source: 'x', 'volume-id': 'v'";
+    for (part, want) in [
+        ("wait: 0", "wait: a number of seconds is wanted, more than 0 and at most 1000000000"),
+        ("wait: '60'", "wait: a number of seconds is wanted, found a string"),
+        ("waits: 60", "waits: unknown key: did you mean wait?"),
+        ("fence: 'terminate'", "fence: unknown word \"terminate\": did you mean terminated?"),
+        ("fence: true", "fence: a string is wanted, found a boolean"),
+    ] {
+        let text = volume(&format!("{x}, {part}"));
+        assert_eq!(problem(&text), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
+    }
+    for (part, want) in [
+        ("'max-per-instance': 0", "max-per-instance: is less than 1"),
+        ("'max-per-instance': -1", "max-per-instance: is less than 1"),
+        ("'max-per-instance': 1.5", "max-per-instance: a whole number is wanted, found a fraction"),
+    ] {
+        let text = volume(&format!("source: 'p', 'pool-name': 'q', {part}"));
+        assert_eq!(problem(&text), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
+    }
+    let two = |a: u32, b: u32| {
+        let d = |device: &str, n: u32| {
+            format!("{{source: 'p', 'pool-name': 'q', device: '/dev/{device}', 'max-per-instance': {n}}}")
+        };
+        domain(&format!("'attach-volume': [{}, {}]", d("sdf", a), d("sdg", b)))
+    };
+    assert_eq!(
+        problem(&two(2, 3)),
+        "domains.\"a\".attach-volume[1].max-per-instance: is not what domains.\"a\".attach-volume[0] says of pool \
+         \"q\": 2"
+    );
+    assert!(load(&two(2, 2)).is_ok());
+}
+
+#[test]
+fn waiting_that_has_no_effect() {
+    for (text, want) in [
+        ("{source: 'c', create: {}, wait: 5}", "wait: has no effect: source has no x and no p"),
+        ("{source: 'c', create: {}, fence: 'terminated'}", "fence: has no effect: source has no x and no p"),
+        ("{source: 'x', 'volume-id': 'v', 'max-per-instance': 5}", "max-per-instance: has no effect: source has no p"),
+        (
+            "{source: 'x', 'volume-id': 'v', wait: 600}",
+            "wait: is not shorter than timeout (600 s): init is over before it is",
+        ),
+    ] {
+        let config = load(&domain(&format!("'attach-volume': [{text}]"))).unwrap();
+        assert_eq!(config.warnings.len(), 1, "{text}");
+        let (key, said) = want.split_once(": ").unwrap();
+        let warning = &config.warnings[0];
+        assert!(warning.contains(&format!("[0].{key}: ")) && warning.ends_with(said), "{warning}");
+    }
+    let good = "{source: 'xpc', 'volume-id': 'v', 'pool-name': 'q', create: {}, wait: 599, fence: 'terminated', \
+                'max-per-instance': 3}";
+    let config = load(&domain(&format!("'attach-volume': [{good}]"))).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let claiming = &config.domains[0].volumes[0].claiming;
+    assert_eq!((claiming.wait, claiming.fence, claiming.most), (Some(Duration::from_secs(599)), true, Some(3)));
 }

@@ -44,7 +44,7 @@ proptest! {
         if let Some(n) = in_time(|| parse(&t)) {
             let now = OffsetDateTime::from_unix_timestamp(now).unwrap();
             let left: std::time::Duration = (n.time - now).try_into().unwrap_or_default();
-            prop_assert!(!crate::poll::valid(&n, now) || left.as_secs() < 1 << 40);
+            prop_assert!(!crate::poll::valid(&n, now, now) || left.as_secs() < 1 << 40);
             let _ = (now - n.time, n.time < now, format!("{n:?}"));
         }
     }
@@ -56,7 +56,7 @@ proptest! {
     ) {
         if let Some(n) = parse(&format!(r#"{{"action":"{action}","time":"{time}"}}"#)) {
             let now = OffsetDateTime::now_utc();
-            let _ = (crate::poll::valid(&n, now), now - n.time, n.time - now);
+            let _ = (crate::poll::valid(&n, now, now), now - n.time, n.time - now);
             prop_assert_eq!(n.time_text, time);
         }
     }

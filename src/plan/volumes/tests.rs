@@ -19,6 +19,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         volume_id: sources.contains('x').then(|| "vol-x".into()),
         pool_name: Some("pool".into()),
         pool_pref: PoolPref::Index,
+        claiming: Default::default(),
         create: Some(serde_json::Map::new()),
         mount: None,
         release: None,

@@ -1,0 +1,42 @@
+//! `fence: "terminated"`: a volume that an instance keeps which EC2 reports as terminated or stopped is detached from it.
+//!
+//! Right before the call both are looked at again. The call names the holder: if the volume is another's by then, EC2
+//! refuses. Never by force. Until the claim nothing of this is ours: a run that is killed here leaves nothing behind.
+
+use serde_json::json;
+
+use super::{DomainRun, Failure};
+use crate::aws::Class;
+use crate::config::VolumeDirective;
+use crate::plan::waiting::{self, Held};
+use crate::scope::Scope;
+
+impl DomainRun {
+    /// Detaches `h` from its holder if that is still over. Whether the volume may come free by it.
+    pub(super) fn fence(&self, d: &VolumeDirective, h: &Held, scope: &Scope) -> Result<bool, Failure> {
+        let (id, holder) = (h.volume_id.as_str(), h.holder.as_str());
+        let what = format!("detach {id} from {holder} (fence)");
+        let facts = self.shared.facts();
+        let now = self.describe(scope, id)?;
+        let still = waiting::held(now.iter(), &facts.instance_id, &facts.zone);
+        if still.first() != Some(h) {
+            return Ok(false);
+        }
+        let states = self.shared.aws.describe_instances(scope, &[holder]).map_err(|e| Failure::api(&what, &e))?;
+        let Some((_, state)) = states.into_iter().find(|(i, state)| i == holder && state.is_over()) else {
+            return Ok(false);
+        };
+        log::warn!("{}: {id} is held by {holder}, which is {}: detaching it (fence)", d.path, state.name());
+        self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": holder }));
+        match self.shared.aws.detach_volume(scope, id, holder) {
+            Ok(()) => Ok(true),
+            // Somebody else did it, or EC2 itself.
+            Err(e) if e.class() == Class::Gone => Ok(true),
+            Err(e) if matches!(e.class(), Class::Ambiguous | Class::TooEarly | Class::Conflict) => {
+                log::warn!("{}: it is not certain that {id} is being detached from {holder}: {e}", d.path);
+                Ok(e.may_have_worked())
+            }
+            Err(e) => Err(Failure::api(&what, &e)),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Source `p`: one of the free volumes of a pool, in the order that the directive prefers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::hold::Origin;
+use super::volume::{Acquired, SourceEnd, same};
+use super::wait::{Turn, Wait};
+use super::{DomainRun, Failure, lock};
+use crate::aws::ec2::Volume;
+use crate::config::{Source, VolumeDirective};
+use crate::plan::create;
+use crate::plan::volumes::{self, Chooser};
+use crate::plan::waiting::{self, Held, States};
+use crate::scope::Scope;
+
+/// How long our own detachment of a pool's volume is waited for.
+const DETACHING: Duration = Duration::from_secs(30);
+/// How many claims may be lost in a row before the pool is read again.
+const LOSSES_BEFORE_REREAD: usize = 3;
+
+impl DomainRun {
+    /// Source `p`.
+    pub(super) fn source_pool(
+        &self,
+        d: &VolumeDirective,
+        read: &[Volume],
+        scope: &Scope,
+    ) -> Result<Acquired, SourceEnd> {
+        let Some(pool) = d.pool_name.as_deref() else {
+            return Err(Failure::new("source p without pool-name").into());
+        };
+        let mut fresh: Option<Arc<Vec<Volume>>> = None;
+        let mut wait = Wait::new(self, d, true);
+        let mut said = false;
+        let mut losses_ever = 0u32;
+        let mut detaching = Duration::ZERO;
+        loop {
+            let volumes = fresh.as_ref().map_or(read, |v| v.as_slice());
+            // A claim of ours whose answer was lost shows up here, after a reading.
+            if fresh.is_some()
+                && let Some(found) = volumes::first_look(
+                    d,
+                    &self.config.volumes,
+                    &self.config.name,
+                    volumes,
+                    &self.shared.facts().instance_id,
+                )
+                .map_err(|e| Failure::new(e.to_string()))?
+            {
+                return Ok(self.use_found(d, &found, volumes, scope)?);
+            }
+            // An earlier run of ours was cut off while it rolled back: it is the one that this run would have got, and
+            // nothing else can come under its name before it is gone.
+            if detaching < DETACHING && self.is_detaching(d, pool, volumes) {
+                detaching += Duration::from_secs(1);
+                scope
+                    .sleep(Duration::from_secs(1))
+                    .map_err(|h| Failure::halted("a volume is still being detached", h))?;
+                fresh = Some(Arc::new(self.describe_domain(scope)?));
+                continue;
+            }
+            // No place is left for what may come free later.
+            self.room(d, pool, volumes, &lock(&self.shared.taken))?;
+            let c = self.pool_candidates(d, pool, volumes);
+            let mut losses = 0;
+            for id in &c.ids {
+                let Some(v) = volumes.iter().find(|v| v.id == *id) else { continue };
+                if !self.reserve(d, pool, volumes, id)? {
+                    continue;
+                }
+                match self.claim(d, v, Origin::Claimed, scope) {
+                    Ok(Ok(device)) => return Ok(self.finish_claim(d, v, Source::Pool, &device, scope)?),
+                    Ok(Err(lost)) => {
+                        lock(&self.shared.taken).remove(id);
+                        log::info!("{}: {id}: {lost}; trying the next one", d.path);
+                        wait.lost();
+                        losses += 1;
+                        losses_ever += 1;
+                        if losses == LOSSES_BEFORE_REREAD {
+                            break;
+                        }
+                    }
+                    Err(f) => {
+                        lock(&self.shared.taken).remove(id);
+                        return Err(f.into());
+                    }
+                }
+            }
+            let facts = self.shared.facts();
+            if losses == 0 && c.changing == 0 {
+                let held = if wait.is_on() { self.held_of_pool(d, pool, volumes) } else { Vec::new() };
+                let why = match (c.pool_size, c.in_transit) {
+                    (0, _) => format!("pool '{pool}' has no volume in {}", facts.zone),
+                    (n, 0) => format!("all {n} volumes of pool '{pool}' in {} are taken", facts.zone),
+                    (n, t) => format!(
+                        "the {n} volumes of pool '{pool}' in {} are taken, or ({t}) still being made by another instance",
+                        facts.zone
+                    ),
+                };
+                if !wait.is_on() {
+                    return Err(SourceEnd::Absent(why));
+                }
+                let text = |states: &States| match waiting::named(&held, states) {
+                    held if held.is_empty() => why.clone(),
+                    held => format!("{why} ({held})"),
+                };
+                if let Turn::Over(text) = wait.held(&held, &text, scope)? {
+                    return Err(SourceEnd::Absent(text));
+                }
+                fresh = Some(wait.look_around(scope)?);
+                continue;
+            }
+            if losses == 0 && wait.is_on() {
+                wait.changing(&format!("pool '{pool}': {} volumes are being made or freed", c.changing), scope)?;
+                fresh = Some(wait.look_around(scope)?);
+                continue;
+            }
+            if losses == 0 && !std::mem::replace(&mut said, true) {
+                log::info!(
+                    "{}: pool '{pool}': waiting for {} volumes that are being made or freed",
+                    d.path,
+                    c.changing
+                );
+            }
+            // Jitter by the instance: a crowd must not read the list in step.
+            let spread = volumes::spread(&facts.instance_id, &losses_ever.to_string()) % 1000;
+            let pause = if losses > 0 { Duration::from_millis(spread) } else { Duration::from_millis(1000 + spread) };
+            let waiting = |h| Failure::halted(format!("no volume of pool '{pool}' became free"), h);
+            scope.sleep(pause).map_err(waiting)?;
+            fresh = Some(Arc::new(self.describe_domain(scope)?));
+        }
+    }
+
+    /// What others have of the pool and this directive could have.
+    fn held_of_pool(&self, d: &VolumeDirective, pool: &str, volumes: &[Volume]) -> Vec<Held> {
+        let facts = self.shared.facts();
+        let of = |v: &&Volume| volumes::in_pool(v, &self.config.name, Some(pool)) && !self.is_named(d, &v.id);
+        waiting::held(volumes.iter().filter(of), &facts.instance_id, &facts.zone)
+    }
+
+    /// Whether another directive names the volume by its id: then it is that one's, however late it comes to claim it.
+    fn is_named(&self, d: &VolumeDirective, id: &str) -> bool {
+        self.config.volumes.iter().any(|o| o.index != d.index && o.volume_id.as_deref() == Some(id))
+    }
+
+    /// Keeps the volume for this directive. `false`: another directive has it.
+    fn reserve(&self, d: &VolumeDirective, pool: &str, volumes: &[Volume], id: &str) -> Result<bool, Failure> {
+        // Directives of a pool run beside each other: counted and taken in one step.
+        let mut taken = lock(&self.shared.taken);
+        if taken.contains(id) {
+            return Ok(false);
+        }
+        self.room(d, pool, volumes, &taken)?;
+        Ok(taken.insert(id.to_owned()))
+    }
+
+    /// Whether this instance may have one more volume of the pool.
+    fn room(&self, d: &VolumeDirective, pool: &str, all: &[Volume], taken: &BTreeSet<String>) -> Result<(), Failure> {
+        let me = &self.shared.facts().instance_id;
+        let here = |v: &Volume| v.attachments.iter().any(|a| a.instance_id == *me && !a.state.is_ending());
+        let of = |v: &&Volume| volumes::in_pool(v, &self.config.name, Some(pool)) && !self.is_named(d, &v.id);
+        let had: Vec<&str> =
+            all.iter().filter(of).filter(|v| here(v) || taken.contains(&v.id)).map(|v| v.id.as_str()).collect();
+        let users = || self.config.volumes.iter().filter(|o| o.pool_name.as_deref() == Some(pool));
+        let most = users().find_map(|o| o.claiming.most).unwrap_or_else(|| users().count());
+        if had.len() < most {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "cannot take a volume of pool '{pool}': this instance has {} of its volumes already ({}), and \
+             max-per-instance is {most}",
+            had.len(),
+            had.join(", ")
+        )))
+    }
+
+    /// Whether a volume of the pool is on its way from here, and has the name that the directive wants.
+    fn is_detaching(&self, d: &VolumeDirective, pool: &str, volumes: &[Volume]) -> bool {
+        let me = &self.shared.facts().instance_id;
+        let of = |v: &&Volume| volumes::in_pool(v, &self.config.name, Some(pool));
+        let mut here = volumes.iter().filter(of).flat_map(|v| &v.attachments).filter(|a| a.instance_id == *me);
+        here.any(|a| a.state.is_ending() && d.device.as_ref().is_some_and(|w| same(w, &a.device)))
+    }
+
+    fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
+        let facts = self.shared.facts();
+        let token = create::client_token(&facts.instance_id, &self.config.name, d, 0);
+        let by = Chooser {
+            me: &facts.instance_id,
+            zone: &facts.zone,
+            launch_index: facts.launch_index,
+            now: self.shared.clock.corrected(),
+            token: d.create.is_some().then_some(token.as_str()),
+            seed: self.shared.seed,
+        };
+        let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
+        c.ids.retain(|id| !self.is_named(d, id));
+        c
+    }
+}
