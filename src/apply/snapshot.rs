@@ -79,6 +79,19 @@ impl DomainRun {
         self.config.volumes.iter().any(|d| d.snapshot.is_some())
     }
 
+    /// Thaws what a run that was killed has left frozen.
+    pub(crate) fn thaw_left(&self, scope: &Scope) {
+        for d in self.config.volumes.iter().filter(|d| d.snapshot.is_some()) {
+            freeze::thaw_left(&self.shared.root, &d.path, scope);
+        }
+    }
+
+    /// What the snapshots of `event` may take.
+    pub(crate) fn time_for_snapshots(&self, event: Event) -> Duration {
+        let makes = |s: &config::Snapshot| s.on.contains(&event);
+        if self.config.volumes.iter().any(|d| d.snapshot.as_ref().is_some_and(makes)) { MOST } else { Duration::ZERO }
+    }
+
     /// Makes the snapshots of `event`, after its commands and before the releases. What could not be made, in words.
     pub(crate) fn snapshot_on(&self, event: Event, scope: &Scope) -> Vec<String> {
         if !self.wants_snapshots() {
@@ -297,7 +310,8 @@ impl DomainRun {
         tags: &[(&str, &str)],
         scope: &Scope,
     ) -> Result<Snapshot, ApiError> {
-        let frozen = freezing.then(|| freeze::freeze(&self.shared.root, &a.disk, GUARDED, &scope.within(FROZEN)));
+        let frozen =
+            freezing.then(|| freeze::freeze(&self.shared.root, &a.disk, &d.path, GUARDED, &scope.within(FROZEN)));
         for not in frozen.iter().flat_map(|f| &f.not) {
             self.say_once(&d.path, not, &format!("a file system is not frozen while a snapshot is made: {not}"));
         }

@@ -39,7 +39,8 @@ pub(super) fn snapshot(r: &mut Reader, o: &Object<'_>) -> Option<Snapshot> {
     if let (Some(_), Some(node)) = (every.filter(|e| *e < SHORTEST), s.get("every")) {
         r.problem(&s.path_of("every"), node.at, format!("{} s at least are wanted", SHORTEST.as_secs()));
     }
-    if on.is_empty() && s.get("every").is_none() {
+    let none = s.get("on").is_none_or(|n| matches!(&n.value, Value::Array(list) if list.is_empty()));
+    if none && s.get("every").is_none() {
         r.problem(&s.path, s.at, "makes none: on (events) or every (seconds) is wanted");
     }
     Some(Snapshot { on, every, keep: keep(r, &s), tags: tags(r, &s) })

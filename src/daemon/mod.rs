@@ -328,6 +328,7 @@ impl Daemon {
 
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
+        all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(scope)));
         let cut_off: Vec<&Arc<Domain>> =
             all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal(false))).collect();
         if !cut_off.is_empty() {

@@ -5,11 +5,14 @@
 //! this executable under another name ([`GUARD`]). It thaws when our end of its pipe closes, by our will or because we
 //! are dead, and at the latest when its time is over. If it is the guard that dies, we thaw.
 //!
+//! If both die, the next run of the domain finds a note of what was frozen and thaws it ([`thaw_left`]).
+//!
 //! The kernel's calls are made by `fsfreeze` of the image (util-linux, busybox): there is no safe way to make them here.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -22,11 +25,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::disk_tree::DiskTree;
 use super::mounting::tool;
 use super::mounts::{self, Mount};
-use super::{Root, beside};
+use super::{Root, beside, run_dir};
 use crate::scope::Scope;
 
-/// The name under which this executable only guards what is frozen. Arguments: the log's place, milliseconds, the words
-/// of the program, `--`, the mount points.
+/// The name under which this executable only guards what is frozen. Arguments: the log's place, the note's path,
+/// milliseconds, the words of the program, `--`, the mount points.
 pub(crate) const GUARD: &str = "ec2fleetd-freeze";
 
 /// What the guard says when all that can be frozen is, and when nothing is any more. Other lines say what went wrong.
@@ -96,9 +99,34 @@ pub(crate) fn sync(root: &Root, node: &Path, scope: &Scope) -> bool {
     beside(scope, Box::new(work)).is_ok()
 }
 
+/// The file that says what is frozen of a directive's disk. `owner` is where it stands in the config.
+fn note(root: &Root, owner: &str) -> PathBuf {
+    run_dir::own(root).join(run_dir::file_name(owner, "frozen"))
+}
+
+/// Thaws what a run that was killed, and its guard with it, has left frozen.
+pub(crate) fn thaw_left(root: &Root, owner: &str, scope: &Scope) {
+    let note = note(root, owner);
+    let Ok(bytes) = std::fs::read(&note) else { return };
+    let points: Vec<PathBuf> =
+        bytes.split(|b| *b == 0).filter(|p| !p.is_empty()).map(|p| OsString::from_vec(p.to_vec()).into()).collect();
+    log::warn!("thawing {}: a run that was killed had it frozen", list(&points));
+    let work = move || {
+        thaw(&program(), &points, 1);
+        std::fs::remove_file(note)
+    };
+    if let Err(e) = beside(&scope.within(THAWING), Box::new(work)) {
+        log::warn!("not thawed: {e}");
+    }
+}
+
+fn list(points: &[PathBuf]) -> String {
+    points.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// Freezes what is mounted from the disk at `node`, for `most` at the longest. It has `scope` for it; what could not be
-/// frozen by then will not be.
-pub(crate) fn freeze(root: &Root, node: &Path, most: Duration, scope: &Scope) -> Frozen {
+/// frozen by then will not be. `owner` is the directive that does it.
+pub(crate) fn freeze(root: &Root, node: &Path, owner: &str, most: Duration, scope: &Scope) -> Frozen {
     let mut not = Vec::new();
     let all = file_systems(root, node);
     if mounts::holds_root(root, &DiskTree::of(root, node)) {
@@ -125,7 +153,7 @@ pub(crate) fn freeze(root: &Root, node: &Path, most: Duration, scope: &Scope) ->
         not.push("there is no fsfreeze (util-linux or busybox) here".to_owned());
         return Frozen { guard: None, not };
     }
-    let mut guard = match Guard::start(program, points, most, scope) {
+    let mut guard = match Guard::start(&note(root, owner), program, points, most, scope) {
         Ok(guard) => guard,
         Err(e) => {
             not.push(format!("no process can be started: {e}"));
@@ -185,11 +213,19 @@ impl Drop for Frozen {
 }
 
 impl Guard {
-    fn start(program: Vec<PathBuf>, points: Vec<PathBuf>, most: Duration, scope: &Scope) -> io::Result<Guard> {
+    fn start(
+        note: &Path,
+        program: Vec<PathBuf>,
+        points: Vec<PathBuf>,
+        most: Duration,
+        scope: &Scope,
+    ) -> io::Result<Guard> {
         let millis = scope.clock.real(most).as_millis().to_string();
         let mut child = Command::new("/proc/self/exe")
             .arg0(GUARD)
-            .args([crate::log::place(), millis.as_str()])
+            .arg(crate::log::place())
+            .arg(note)
+            .arg(millis)
             .args(&program)
             .arg("--")
             .args(&points)
@@ -248,10 +284,15 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
         let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
+    let note = PathBuf::from(args.next().unwrap_or_default());
     let millis = args.next().and_then(|ms| ms.to_str()?.parse().ok()).unwrap_or(0);
     let program: Vec<PathBuf> = args.by_ref().take_while(|word| word != "--").map(PathBuf::from).collect();
+    let points: Vec<PathBuf> = args.map(PathBuf::from).collect();
+    // It is not on any of them.
+    let bytes: Vec<u8> = points.iter().flat_map(|p| [p.as_os_str().as_bytes(), &[0]].concat()).collect();
+    let noted = run_dir::make(note.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::write(&note, bytes));
     let mut frozen = Vec::new();
-    for point in args.map(PathBuf::from) {
+    for point in points {
         match call(&program, "--freeze", &point) {
             Ok(()) => frozen.push(point),
             Err(Failed { text, certain }) => {
@@ -276,6 +317,9 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
     }
     frozen.reverse();
     thaw(&program, &frozen, TRIES);
+    if noted.is_ok() {
+        let _ = std::fs::remove_file(&note);
+    }
     say(THAWED);
 }
 

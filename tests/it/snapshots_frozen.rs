@@ -124,6 +124,29 @@ fn if_its_guard_is_killed_meanwhile_it_is_thawed() {
 }
 
 #[test]
+fn if_both_are_killed_the_next_run_thaws() {
+    let Some((lab, _loops, running)) = running(ON, How::default()) else { return };
+    lab.fault(Fault::first("EC2:CreateSnapshot", 1, FaultKind::Hang(60_000)));
+    lab.server.world().notice(&lab.me, "terminate", 120);
+    lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
+    let child = writer(&lab);
+    lab.until("the write waits", || stands_still(&child));
+    let guard = guard_of(running.child.id()).expect("a guard");
+    let both = ["-KILL".to_owned(), guard.to_string(), running.child.id().to_string()];
+    assert!(Command::new("kill").args(both).status().unwrap().success());
+    drop(running);
+    assert!(stands_still(&child));
+    let config = text(&x(1, &format!("{MOUNT}, {ON}"))).replace("printf last |", "true ||");
+    let end = lab.run(&config, How::default().once());
+    until_it_has_written(&lab, child);
+    end.ends(0, &["a run that was killed had it frozen", "started"]);
+    // Once is enough.
+    let end = lab.run(&config, How::default().once());
+    assert!(!end.log.contains("had it frozen"), "{end}");
+    clean_up(&lab);
+}
+
+#[test]
 fn an_answer_that_never_comes_keeps_it_frozen_for_a_moment_only() {
     let Some((lab, _loops, running)) = running(ON, How::default().rate(4)) else { return };
     lab.fault(Fault::every("EC2:CreateSnapshot", FaultKind::Hang(60_000)));

@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod properties;
+mod snapshot;
 
 use std::time::Duration;
 
