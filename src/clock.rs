@@ -32,6 +32,11 @@ impl Tick {
         self.0.checked_add(d).map_or(Tick::NEVER, |t| Tick(t).min(Tick::NEVER))
     }
 
+    /// The time since the machine booted.
+    pub(crate) fn since_boot(self) -> Duration {
+        self.0
+    }
+
     /// The time from `earlier` to this moment, zero if it is not later.
     pub(crate) fn since(self, earlier: Tick) -> Duration {
         self.0.saturating_sub(earlier.0)

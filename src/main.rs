@@ -8,7 +8,7 @@
 //! 7  daemon                        the story of a run
 //! 6  apply  notify  poll           what it does; none of them uses another
 //! 5  plan  exec
-//! 4  aws::{ec2, route53, sns, sqs} one small file per action
+//! 4  aws::{ec2, route53, sns, sqs, autoscaling}   one small file per action
 //! 3  aws                           the client, with its keys from where they are
 //! 2  imds                          the other client
 //! 1  config  http  sntp  sys

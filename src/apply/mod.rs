@@ -12,6 +12,7 @@ pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod fence;
+pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;

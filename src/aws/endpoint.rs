@@ -14,6 +14,7 @@ pub(crate) enum Service {
     Route53,
     Sns,
     Sqs,
+    AutoScaling,
 }
 
 impl Service {
@@ -24,6 +25,7 @@ impl Service {
             Service::Route53 => "route53",
             Service::Sns => "sns",
             Service::Sqs => "sqs",
+            Service::AutoScaling => "autoscaling",
         }
     }
 
@@ -33,6 +35,7 @@ impl Service {
             Service::Route53 => "AWS_ENDPOINT_URL_ROUTE_53",
             Service::Sns => "AWS_ENDPOINT_URL_SNS",
             Service::Sqs => "AWS_ENDPOINT_URL_SQS",
+            Service::AutoScaling => "AWS_ENDPOINT_URL_AUTO_SCALING",
         }
     }
 }
@@ -130,16 +133,16 @@ impl Partition {
 pub(crate) struct Endpoints {
     fips: bool,
     dual_stack: bool,
-    overrides: [Option<String>; 4],
+    overrides: [Option<String>; SERVICES.len()],
 }
 
-const SERVICES: [Service; 4] = [Service::Ec2, Service::Route53, Service::Sns, Service::Sqs];
+const SERVICES: [Service; 5] = [Service::Ec2, Service::Route53, Service::Sns, Service::Sqs, Service::AutoScaling];
 
 impl Endpoints {
     /// Reads the environment. Warns of requests that would go over a network in the clear.
     pub(crate) fn new(env: &Env) -> Result<Endpoints, BadUrl> {
         let ignore = env.is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
-        let mut overrides = [const { None }; 4];
+        let mut overrides = [const { None }; SERVICES.len()];
         let mut warned = Vec::new();
         for (slot, service) in overrides.iter_mut().zip(SERVICES) {
             let variable = if env.get(service.variable()).is_some() { service.variable() } else { "AWS_ENDPOINT_URL" };
@@ -274,6 +277,33 @@ eusc-de-east-1 eusc-de-east-1 ec2.eusc-de-east-1.amazonaws.eu route53.amazonaws.
         assert_eq!(ec2(None), "https://ec2.xx-new-1.amazonaws.com");
         assert_eq!(ec2(Some("aws.example\n")), "https://ec2.xx-new-1.aws.example");
         assert_eq!(ec2(Some("evil/path")), "https://ec2.xx-new-1.amazonaws.com");
+    }
+
+    #[test]
+    fn auto_scaling_is_where_the_sdks_find_it() {
+        let host = |region, fips, dual| {
+            let env = [("AWS_USE_FIPS_ENDPOINT", fips), ("AWS_USE_DUALSTACK_ENDPOINT", dual)];
+            let endpoints = Endpoints::new(&Env::of(&env)).unwrap();
+            let to = endpoints.resolve(Service::AutoScaling, region, &Partition::of(region).unwrap());
+            assert_eq!(to.region, region);
+            to.url
+        };
+        let cases = [
+            ("eu-west-1", "false", "false", "https://autoscaling.eu-west-1.amazonaws.com"),
+            ("eu-west-1", "false", "true", "https://autoscaling.eu-west-1.api.aws"),
+            ("us-east-1", "true", "false", "https://autoscaling-fips.us-east-1.amazonaws.com"),
+            ("us-gov-west-1", "true", "false", "https://autoscaling.us-gov-west-1.amazonaws.com"),
+            ("us-gov-west-1", "true", "true", "https://autoscaling-fips.us-gov-west-1.api.aws"),
+            ("cn-north-1", "false", "false", "https://autoscaling.cn-north-1.amazonaws.com.cn"),
+        ];
+        for (region, fips, dual, url) in cases {
+            assert_eq!(host(region, fips, dual), url);
+        }
+        let env = [("AWS_ENDPOINT_URL_AUTO_SCALING", "http://127.0.0.1:9")];
+        let endpoints = Endpoints::new(&Env::of(&env)).unwrap();
+        let partition = Partition::of("eu-west-1").unwrap();
+        assert_eq!(endpoints.resolve(Service::AutoScaling, "eu-west-1", &partition).url, "http://127.0.0.1:9");
+        assert!(!endpoints.is_overridden(Service::Ec2));
     }
 
     #[test]

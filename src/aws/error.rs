@@ -74,6 +74,7 @@ impl ApiError {
             "ListResourceRecordSets" | "ChangeResourceRecordSets" => "route53",
             "Publish" => "sns",
             "SendMessage" => "sqs",
+            "SetInstanceHealth" | "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" => "autoscaling",
             _ => "ec2",
         };
         format!("{service}:{}", self.action)

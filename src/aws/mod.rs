@@ -1,4 +1,4 @@
-//! AWS as this program uses it: EC2 volumes, Route 53 records, SNS and SQS messages.
+//! AWS as this program uses it: EC2 volumes, Route 53 records, SNS and SQS messages, Auto Scaling.
 //!
 //! [`Aws`] is made once and shared by all threads. Every call takes a scope and is tried until it has an answer that
 //! counts or the scope ends; the actions' own modules hold what is pure: the request and the reading of the answer.
@@ -11,6 +11,7 @@ use crate::http::{CaError, Http, Roots};
 use crate::imds::Imds;
 use crate::scope::Scope;
 
+mod autoscaling;
 mod client;
 mod credentials;
 pub(crate) mod ec2;

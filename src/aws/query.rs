@@ -1,4 +1,4 @@
-//! The query protocol (EC2, SNS): a form as body, lists as `Name.N`.
+//! The query protocol (EC2, SNS, Auto Scaling): a form as body, lists as `Name.N`.
 
 /// A form that grows.
 #[derive(Debug, Clone)]

@@ -3,11 +3,12 @@
 //! | answer | class | what happens here |
 //! |---|---|---|
 //! | `RequestLimitExceeded`, `Throttling…`, `PriorRequestNotComplete`, 429, … | throttled | again, from 1 s on |
-//! | `InternalError`, `ServiceUnavailable`, 5xx without a code, a broken connection | transient | a read again, from 50 ms on; a write is ambiguous, unless it may be repeated |
+//! | `InternalError`, `ServiceUnavailable`, `ResourceContention`, 5xx without a code, a broken connection | transient | a read again, from 50 ms on; a write is ambiguous, unless it may be repeated |
 //! | no connection at all | transient | again |
 //! | `ExpiredToken`, `AuthFailure`, `SignatureDoesNotMatch`, … | auth | the clock or the credentials are corrected, once |
 //! | `UnauthorizedOperation`, `AccessDenied`, 403 without a code | denied | nothing |
 //! | `…NotFound`, `NoSuchHostedZone`, `QueueDoesNotExist` | gone | nothing |
+//! | `ValidationError` of Auto Scaling: no active lifecycle action, no group with this instance | gone | nothing |
 //! | `VolumeInUse`, `IncorrectState` of a volume, `InvalidSnapshot.InUse`, `InvalidChangeBatch` | conflict | nothing |
 //! | `IncorrectState` "is not 'running'", our own `InvalidInstanceID.NotFound`, `VolumeInUse` of a delete, `IncorrectInstanceState` of a detach, too many snapshots of a volume at once | too early | nothing |
 //! | `InvalidVolume.ZoneMismatch` | other zone | nothing |
@@ -51,6 +52,8 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         | "InternalFailure"
         | "InternalServerError"
         | "InternalServiceError"
+        | "ResourceContention"
+        | "ResourceContentionFault"
         | "Unavailable"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
@@ -98,6 +101,11 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         | "NotFoundException"
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue" => Class::Gone,
+        "ValidationError"
+            if message.contains("No active Lifecycle Action") || message.contains("No managed instance found") =>
+        {
+            Class::Gone
+        }
         "" => match status {
             429 => Class::Throttled,
             403 | 401 => Class::Denied,
@@ -207,6 +215,11 @@ mod tests {
         assert_eq!(class("DeleteSnapshot", 400, "InvalidSnapshot.NotFound", ""), Class::Gone);
         assert_eq!(class("DeleteSnapshot", 400, "InvalidSnapshot.InUse", ""), Class::Conflict);
         assert_eq!(class("SendMessage", 400, "com.amazonaws.sqs#QueueDoesNotExist", ""), Class::Gone);
+        let scaling = |message| class("CompleteLifecycleAction", 400, "ValidationError", message);
+        assert_eq!(scaling("No active Lifecycle Action found with instance ID i-1"), Class::Gone);
+        assert_eq!(scaling("Instance Id not found - No managed instance found for instance ID: i-1"), Class::Gone);
+        assert_eq!(scaling("AutoScalingGroup name not found"), Class::Fatal);
+        assert_eq!(class("SetInstanceHealth", 500, "ResourceContention", ""), Class::Transient);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, exec, notify, record, volume};
+use super::{Config, Domain, exec, notify, on_failure, record, volume};
 use crate::macros::Template;
 
-const KEYS: [&str; 5] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "domains"];
+const KEYS: [&str; 6] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "on-failure", "domains"];
 const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -46,11 +46,12 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let hostname = hostname(r, &o);
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
+    let on_failure = on_failure::steps(r, &o);
     let domains = match o.get("domains") {
         Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
-    Some(Config { hostname, timeout, poll_interval, domains, warnings: Vec::new() })
+    Some(Config { hostname, timeout, poll_interval, on_failure, domains, warnings: Vec::new() })
 }
 
 /// `hostname` or `set-hostname`; an empty one is none.

@@ -10,6 +10,7 @@ mod json5;
 mod mime;
 mod mount;
 mod notify;
+mod on_failure;
 mod problem;
 mod reader;
 mod record;
@@ -28,6 +29,7 @@ use crate::model::Event;
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
+pub(crate) use on_failure::{Action, OnFailure};
 pub(crate) use snapshot::Snapshot;
 
 /// A whole config.
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// `interrupt-detection.options.interval`; default 1 s.
     pub(crate) poll_interval: Duration,
+    /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
+    pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
     pub(crate) domains: Vec<Domain>,
     /// What is accepted but will not do what its writer may think.

@@ -31,6 +31,7 @@ impl Daemon {
         self.say(&text);
         // Those that stand are told why they do not start.
         standing.iter().for_each(|d| d.note(text.clone()));
+        self.announce(all, left.is_empty());
         let mut background = self.tidy();
         background.extend(self.fail_alone(all));
         join(background);
@@ -52,7 +53,8 @@ impl Daemon {
         }
         let clock = &self.context.shared.clock;
         let messages = Scope::new(clock, MESSAGES, None);
-        let mut background: Vec<_> = domains.iter().flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
+        let news = domains.iter().filter(|d| self.is_news(d));
+        let mut background: Vec<_> = news.flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
         let scope = self.unhurried(domains, Event::Failed);
         for d in domains.iter().map(|d| Arc::clone(d)) {
             let scope = scope.clone();

@@ -9,11 +9,12 @@
 //!
 //! A turn of the story is from `load` to the way out; most runs have one. `setup` reads metadata and config and makes
 //! what all share, `domain` is one application during the run, `leave` is every way out, `resume` the life after it,
-//! `rescue` what follows a panic. Here is only the order of things; how they are done is in `apply`, `exec`, `notify`
-//! and `poll`.
+//! `on_failure` what follows a failure, `rescue` what follows a panic. Here is only the order of things; how they are
+//! done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
 mod leave;
+mod on_failure;
 pub(crate) mod rescue;
 mod resume;
 mod setup;
@@ -70,6 +71,7 @@ struct Daemon {
     stop: Stop,
     /// The notice that an earlier turn acted on.
     acted_on: Option<Notice>,
+    failing: on_failure::Failing,
 }
 
 /// How a turn of the story ended.
@@ -157,12 +159,9 @@ impl Daemon {
         }
     }
 
-    fn turn(&self) -> End {
-        let clock = self.context.shared.clock.clone();
-        let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
-        self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
+    fn turn(&mut self) -> End {
         let poller = self.poll();
-        let end = match self.until_started(&scope) {
+        let end = match self.attempts() {
             Ok(background) => {
                 if self.args.poll {
                     self.say("watching for interruptions");
@@ -192,7 +191,9 @@ impl Daemon {
     }
 
     /// After a panic: what was in flight is put back, and all domains have failed.
-    fn rescue(&self, why: &str) -> Outcome {
+    fn rescue(&mut self, why: &str) -> Outcome {
+        // It may have been long after `started`: no reason to end an instance.
+        self.config.on_failure.clear();
         self.say("putting back what was in flight when this program broke off");
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         // The programs of its commands are still our children.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Daemon, Outcome};
 use crate::apply::lock;
-use crate::poll::{Clocks, Return, away};
+use crate::poll::{Clocks, Noticed, Return, away};
 use crate::scope::StopReason;
 
 /// More than it takes to see that the instance is back, or to read the metadata again.
@@ -46,7 +46,7 @@ impl Daemon {
         }
         self.acted_on = Some(notice);
         self.notifier.extend_timeout(shared.clock.real(PATIENCE));
-        let (outcome, text) = self.renew().err()?;
+        let (outcome, text) = self.renew(&Noticed::default()).err()?;
         if self.stop.get() == Some(StopReason::Terminate) {
             self.say("stopped: the way out was taken before");
             return Some(Outcome::Done);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use time::UtcOffset;
 
 use super::domain::{Context, Domain};
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, on_failure::Failing};
 use crate::apply::{Shared, lock, zone::Zones};
 use crate::aws::{Aws, AwsConfig, env::Env};
 use crate::cli::{Args, Input};
@@ -21,6 +21,7 @@ use crate::exec::Runner;
 use crate::imds::{Imds, ImdsError};
 use crate::model::Facts;
 use crate::parallel;
+use crate::poll::Noticed;
 use crate::scope::{Scope, Stop};
 use crate::sntp;
 use crate::sys::lock::DomainLock;
@@ -158,11 +159,12 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
 
     let runner = Arc::new(Runner::new());
     let lasting = Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier: notifier.clone() };
-    let context = lasting.context(&args, facts);
+    let context = lasting.context(&args, facts, &Noticed::default());
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter();
     let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
-    let daemon = Daemon { args, config, context, domains, notifier, stop: stop.clone(), acted_on: None };
+    let (stop, failing) = (stop.clone(), Failing::new());
+    let daemon = Daemon { args, config, context, domains, notifier, stop, acted_on: None, failing };
     Ok(Ready::Daemon(Box::new(daemon)))
 }
 
@@ -180,7 +182,7 @@ struct Lasting {
 
 impl Lasting {
     /// What a turn begins with: a transaction with nothing in it.
-    fn context(self, args: &Args, facts: Facts) -> Arc<Context> {
+    fn context(self, args: &Args, facts: Facts, notice: &Noticed) -> Arc<Context> {
         let Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier } = self;
         let mut seed = [0; 16];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
@@ -188,7 +190,7 @@ impl Lasting {
         Arc::new(Context {
             exec: args.exec,
             notify: args.notify,
-            notice: Arc::new(Mutex::new(None)),
+            notice: notice.clone(),
             shared: Arc::new(Shared {
                 aws,
                 imds,
@@ -214,8 +216,8 @@ impl Lasting {
 
 impl Daemon {
     /// Makes everything new for another turn on the same instance, as a second run of the program would have it: other
-    /// facts, credentials and tokens, a transaction of its own.
-    pub(super) fn renew(&mut self) -> Result<(), Refusal> {
+    /// facts, credentials and tokens, a transaction of its own. `notice` is where one will be.
+    pub(super) fn renew(&mut self, notice: &Noticed) -> Result<(), Refusal> {
         let old = &self.context.shared;
         old.imds.forget_token();
         old.aws.forget_credentials();
@@ -233,7 +235,7 @@ impl Daemon {
             mounts_before: MountSet::take(&old.root),
             notifier: old.notifier.clone(),
         };
-        let context = lasting.context(&self.args, facts);
+        let context = lasting.context(&self.args, facts, notice);
         self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();
         self.context = context;
         Ok(())

@@ -5,6 +5,8 @@
 
 pub(crate) mod create;
 pub(crate) mod devices;
+pub(crate) mod format;
+pub(crate) mod on_failure;
 pub(crate) mod records;
 pub(crate) mod snapshots;
 pub(crate) mod volumes;

@@ -1,4 +1,4 @@
-//! The machine below us: block devices, mounts, locks, journals, signals, the host name, systemd's readiness protocol.
+//! The machine below us: block devices, mounts, locks, journals, signals, the host name, its power, systemd's readiness protocol.
 //!
 //! Everything that is a path under `/dev`, `/sys`, `/proc` or `/run` goes through [`Root`], so that a test can put a
 //! tree of plain files in its place. Nothing here knows AWS or the config.
@@ -14,6 +14,7 @@ pub(crate) mod lock;
 pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;
+pub(crate) mod power;
 pub(crate) mod probe;
 mod run_dir;
 pub(crate) mod signals;

@@ -1,8 +1,9 @@
 //! What is on a disk, by a look of our own: no udev, no blkid, no exit code of another program.
 //!
 //! Two questions, and never a guess. *Which file system is it?* is answered by superblocks. *Is it blank?* is answered
-//! with yes only where no superblock of any kind is found **and** the places where one could be (the first 4 MiB and
-//! the last 1 MiB) are all zero. Whatever cannot be read is an error: unknown, and never formatted.
+//! with yes only where no superblock of any kind is found **and** the places where one could be (the first 4 MiB, the
+//! last 1 MiB, and where file systems keep copies of theirs) are all zero. Whatever cannot be read is an error: unknown,
+//! and never formatted.
 //!
 //! The layouts are those of the kernel's headers and of each format's own documentation.
 
@@ -98,9 +99,21 @@ pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
         return Ok(Content::FileSystem(found[0]));
     }
     if found.is_empty() && is_zero(disk, 0, HEAD.min(size))? && is_zero(disk, size.saturating_sub(TAIL), size)? {
+        for at in copies(size) {
+            if !is_zero(disk, at, (at + 4096).min(size))? {
+                return Ok(Content::Other(found));
+            }
+        }
         return Ok(Content::Blank);
     }
     Ok(Content::Other(found))
+}
+
+/// Where file systems keep copies of their superblocks, for the day when the beginning of the disk is lost: ext at 8, 32
+/// or 128 MiB, btrfs at 64 MiB and 256 GiB, XFS at the quarters, or at a power of two where it is large.
+fn copies(size: u64) -> impl Iterator<Item = u64> {
+    let quarter = size.div_ceil(4 * 4096) * 4096;
+    (23..63).map(|n| 1 << n).chain((1..4).map(move |n| n * quarter)).filter(move |at| *at < size)
 }
 
 fn is_zero(disk: &dyn Disk, from: u64, to: u64) -> io::Result<bool> {
@@ -282,5 +295,7 @@ fn zfs(disk: &dyn Disk, size: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+#[cfg(test)]
+pub(crate) mod sparse;
 #[cfg(test)]
 mod tests;

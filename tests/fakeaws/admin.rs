@@ -3,6 +3,8 @@
 //! - `GET /state`: volumes, snapshots, records, messages; `GET /calls`: API calls and IMDS requests.
 //! - `POST /notice {"instance", "action", "seconds"}`: an interruption notice (`action` null takes it back).
 //! - `POST /fault {"action", "nth" or "first", "kind", "ms", "status", "code", "message"}`; `POST /clear-faults`.
+//! - `POST /transition {"group", "instance", "transition"}`: a member is `launching` or `terminating`.
+//! - `POST /protect {"instance"}`: it may not be terminated by the API (`DisableApiTermination`).
 //! - `POST /terminate {"instance"}`: the instance is no more; what was attached to it comes free.
 //! - `POST /instance {"instance", "state"}`: its state, as DescribeInstances tells it; nothing else changes.
 //! - `GET /orders?after=N`: disks to plug into real guests or to take out, from order N+1 on (see `guests.rs`); waits up to
@@ -67,6 +69,14 @@ fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Value, String> {
                 return Err(format!("no instance '{id}'"));
             }
             shared.world().terminate(&id);
+            Ok(json!({}))
+        }
+        ("POST", "/transition") => {
+            shared.world().transition(&need("group")?, &need("instance")?, &need("transition")?);
+            Ok(json!({}))
+        }
+        ("POST", "/protect") => {
+            shared.world().scaling.protected.insert(need("instance")?);
             Ok(json!({}))
         }
         ("POST", "/instance") => {
@@ -238,7 +248,7 @@ fn orders(shared: &Shared, after: u64) -> Value {
 }
 
 fn state(shared: &Shared) -> Value {
-    let world = shared.world();
+    let mut world = shared.world();
     let volumes: Vec<Value> = world
         .volumes
         .values()
@@ -276,7 +286,7 @@ fn state(shared: &Shared) -> Value {
         })
         .collect();
     json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
-            "records": records, "messages": messages })
+            "records": records, "messages": messages, "groups": world.groups_state() })
 }
 
 fn calls(shared: &Shared) -> Value {

@@ -11,7 +11,7 @@ use super::r53::Target;
 use super::sigv4::{self, Credential};
 use super::text::pairs;
 use super::world::World;
-use super::{Call, Shared, ec2, r53_parse, sqs};
+use super::{Call, Shared, autoscaling, ec2, r53_parse, sqs};
 
 /// What the connection is to do.
 #[derive(Debug)]
@@ -88,6 +88,10 @@ fn classify(request: &Request) -> (Kind, Option<Refusal>) {
             kind.shape = Shape::Query(SQS_NS);
             kind.params = sqs::params(request, false).unwrap_or_default();
         }
+        (_, Some("2011-01-01")) => {
+            kind.service = Service::AutoScaling;
+            kind.shape = Shape::Query(autoscaling::NS);
+        }
         _ => {}
     }
     let content_type = request.header("content-type").unwrap_or("");
@@ -101,6 +105,7 @@ fn classify(request: &Request) -> (Kind, Option<Refusal>) {
         let version = kind.params.get("Version").map(String::as_str);
         match kind.service {
             Service::Ec2 => ec2::check(&kind.params).err(),
+            Service::AutoScaling => autoscaling::check(&kind.params).err(),
             Service::Sns if kind.action != "Publish" || version != Some("2010-03-31") => {
                 Some(refuse("InvalidAction", "Could not find operation for the given version"))
             }
@@ -122,7 +127,7 @@ fn regions(world: &World, service: Service, key: &Credential, params: &BTreeMap<
     };
     match service {
         Service::Route53 => vec!["us-east-1".into()],
-        Service::Ec2 => match key.instance.as_ref().and_then(|i| world.instances.get(i)) {
+        Service::Ec2 | Service::AutoScaling => match key.instance.as_ref().and_then(|i| world.instances.get(i)) {
             Some(i) => vec![i.region.clone()],
             None => all(),
         },
@@ -148,6 +153,11 @@ fn denied(world: &mut World, kind: &Kind, key: &Credential) -> Refusal {
     };
     match kind.service {
         Service::Ec2 => ec2::unauthorized(world, key, &kind.action, &kind.params),
+        Service::AutoScaling => {
+            let region = key.instance.as_ref().and_then(|i| world.instances.get(i)).map_or("eu-west-1", |i| &i.region);
+            let resource = autoscaling::arn(&kind.params, region);
+            refuse_with(403, "AccessDenied", text(&format!("autoscaling:{}", kind.action), resource))
+        }
         Service::Route53 => {
             let id = kind.target.as_ref().map(Target::id).unwrap_or("");
             let resource = format!("arn:aws:route53:::hostedzone/{id}");
@@ -191,6 +201,7 @@ fn act(world: &mut World, kind: &Kind, key: &Credential, region: &str, body: &[u
             }
             None => Err(refuse_with(404, "UnknownOperationException", "No such operation")),
         },
+        Service::AutoScaling => world.autoscaling(&kind.action, &kind.params, region).map(xml),
         Service::Sns => world.publish(&kind.params, key, region).map(xml),
         Service::Sqs => {
             let body = world.send_message(&kind.params, key, region, kind.json)?;

@@ -14,15 +14,17 @@ from boto3_kit import I1, I3, QUEUE, TOPIC, V, admin, check, clients, code, ec2,
 
 
 def signatures():
-    e, r, n, q = clients(where["http"], aws_secret_access_key="wrong")
+    e, r, n, q, a = clients(where["http"], aws_secret_access_key="wrong")
     code("ec2 secret", "AuthFailure", e.describe_volumes, status=401)
     code("r53 secret", "SignatureDoesNotMatch", r.get_change, status=403, Id="C1")
     code("sns secret", "SignatureDoesNotMatch", n.publish, status=403, TopicArn=TOPIC, Message="m")
     code("sqs secret", "SignatureDoesNotMatch", q.send_message, status=403, QueueUrl=QUEUE, MessageBody="m")
-    e, r, n, q = clients(where["http"], aws_access_key_id="AKIANOBODY")
+    code("autoscaling secret", "SignatureDoesNotMatch", a.set_instance_health, status=403, InstanceId=I1,
+         HealthStatus="Healthy")
+    e, r, n, q, a = clients(where["http"], aws_access_key_id="AKIANOBODY")
     code("ec2 key", "AuthFailure", e.describe_volumes, status=401)
     code("r53 key", "InvalidClientTokenId", r.get_change, status=403, Id="C1")
-    e, r, n, q = clients(where["http"], aws_session_token="token-of-none")
+    e, r, n, q, a = clients(where["http"], aws_session_token="token-of-none")
     code("ec2 token", "AuthFailure", e.describe_volumes)
     wrong = boto3.client("route53", region_name="eu-west-1", endpoint_url=where["http"],
                          aws_access_key_id=where["access_key"], aws_secret_access_key=where["secret_key"])

@@ -35,6 +35,9 @@ SEED = {
     "zones": [{"id": "Z1", "name": "example.com"}],
     "records": [{"zone": "Z1", "name": "www.example.com", "type": "A", "ttl": 60, "values": ["203.0.113.1"]}],
     "snapshots": {"snap-0123456789abcdef0": 8},
+    "groups": [{"name": "web", "members": [I1, I2], "hooks": {
+        "down": {"transition": "terminating", "heartbeat_ms": 60000},
+        "short": {"transition": "launching", "heartbeat_ms": 300}}}],
     "topics": [TOPIC, TOPIC + ".fifo"],
     "queues": [QUEUE, QUEUE + ".fifo"],
 }
@@ -80,7 +83,7 @@ def clients(url, **kw):
     config = Config(retries={"total_max_attempts": 1}, read_timeout=5, parameter_validation=False)
     make = lambda s, region="eu-west-1": boto3.client(
         s, region_name=region, endpoint_url=url, config=config, verify=where["ca"], **key)
-    return make("ec2"), make("route53", "us-east-1"), make("sns"), make("sqs")
+    return make("ec2"), make("route53", "us-east-1"), make("sns"), make("sqs"), make("autoscaling")
 
 
 def raw(service, region, path, body, method="POST", **headers):
@@ -115,4 +118,4 @@ def stop():
 
 
 where = json.loads(server.stdout.readline())
-ec2, r53, sns, sqs = clients(where["https"])
+ec2, r53, sns, sqs, scaling = clients(where["https"])

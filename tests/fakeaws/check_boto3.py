@@ -11,6 +11,7 @@ import time
 
 from boto3_kit import DIR, I1, I2, I3, V, admin, check, clients, code, count, ec2, wait, where
 import boto3_edges
+import boto3_scaling
 import boto3_services
 import boto3_snapshots
 
@@ -184,8 +185,9 @@ def tags():
 
 
 check("plain HTTP", len(clients(where["http"])[0].describe_volumes(VolumeIds=[V[1]])["Volumes"]) == 1)
-for part in (volumes, creation, tags, boto3_snapshots.snapshots, boto3_services.records, boto3_services.messages, boto3_edges.signatures,
-             boto3_edges.by_hand, boto3_edges.faults, boto3_edges.crowd, boto3_edges.metadata):
+for part in (volumes, creation, tags, boto3_snapshots.snapshots, boto3_services.records, boto3_services.messages,
+             boto3_edges.signatures, boto3_edges.by_hand, boto3_edges.faults, boto3_edges.crowd, boto3_edges.metadata,
+             boto3_scaling.health, boto3_scaling.hooks, boto3_scaling.termination):
     try:
         part()
     except Exception as e:  # the other parts still count

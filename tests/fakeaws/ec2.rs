@@ -105,6 +105,7 @@ fn known_parameters(action: &str) -> Option<Vec<&'static str>> {
         "DeleteSnapshot" => &["SnapshotId"],
         "CreateTags" | "DeleteTags" => &["ResourceId.N", "Tag.N.Key", "Tag.N.Value"],
         "DescribeInstances" => &["Filter.N.Name", "Filter.N.Value.N", "InstanceId.N", "MaxResults", "NextToken"],
+        "TerminateInstances" => &["InstanceId.N", "Force", "SkipOsShutdown"],
         _ => return None,
     };
     Some(own.iter().copied().chain(["Action", "Version", "DryRun"]).collect())
@@ -151,7 +152,7 @@ pub(crate) fn check(params: &Params) -> Result<(), Refusal> {
 /// The resources that a call touches, for permissions on single resources.
 pub(crate) fn resources(params: &Params) -> Vec<String> {
     let named = ["VolumeId", "InstanceId", "SnapshotId"];
-    let of = |k: &str| named.contains(&k) || k.starts_with("ResourceId.");
+    let of = |k: &str| named.contains(&k) || k.starts_with("ResourceId.") || k.starts_with("InstanceId.");
     params.iter().filter(|(k, _)| of(k)).map(|(_, v)| v.clone()).collect()
 }
 
@@ -201,6 +202,7 @@ pub(crate) fn run(world: &mut World, action: &str, params: &Params, region: &str
         "CreateTags" => world.create_tags(&ask),
         "DeleteTags" => world.delete_tags(&ask),
         "DescribeInstances" => world.describe_instances(&ask),
+        "TerminateInstances" => world.terminate_instances(&ask),
         other => Err(refuse("InvalidAction", format!("The action {other} is not valid for this web service."))),
     }
 }

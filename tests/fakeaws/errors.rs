@@ -10,6 +10,7 @@ pub(crate) enum Service {
     Route53,
     Sns,
     Sqs,
+    AutoScaling,
 }
 
 impl Service {
@@ -20,6 +21,7 @@ impl Service {
             Service::Route53 => "Route53",
             Service::Sns => "SNS",
             Service::Sqs => "SQS",
+            Service::AutoScaling => "AutoScaling",
         }
     }
 
@@ -30,6 +32,7 @@ impl Service {
             Service::Route53 => "route53",
             Service::Sns => "sns",
             Service::Sqs => "sqs",
+            Service::AutoScaling => "autoscaling",
         }
     }
 }
@@ -57,7 +60,7 @@ pub(crate) fn throttled(service: Service) -> Refusal {
     match service {
         Service::Ec2 => refuse_with(503, "RequestLimitExceeded", "Request limit exceeded."),
         Service::Route53 => refuse("Throttling", "Rate exceeded"),
-        Service::Sns => refuse("Throttling", "Rate exceeded"),
+        Service::Sns | Service::AutoScaling => refuse("Throttling", "Rate exceeded"),
         Service::Sqs => refuse_with(403, "RequestThrottled", "Request is throttled."),
     }
 }

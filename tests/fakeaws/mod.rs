@@ -1,4 +1,4 @@
-//! A strict stand-in for AWS on loopback: EC2, Route 53, SNS, SQS and the instance metadata service.
+//! A strict stand-in for AWS on loopback: EC2, Route 53, SNS, SQS, Auto Scaling and the instance metadata service.
 //!
 //! It verifies signatures, refuses what AWS refuses, takes time where AWS takes time, and can be told to fail. The
 //! integration tests run it in-process ([`Server::start`]); the example binary `fakeaws` runs it for the demo, the
@@ -21,6 +21,7 @@ use http::{Connection, Stream};
 use text::http_date;
 
 pub(crate) mod api;
+pub(crate) mod autoscaling;
 pub(crate) mod disks;
 pub(crate) mod ec2;
 pub(crate) mod ec2_attach;
@@ -75,7 +76,7 @@ impl Options {
 /// One API call, in the order of arrival.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// `EC2`, `Route53`, `SNS`, `SQS`.
+    /// `EC2`, `Route53`, `SNS`, `SQS`, `AutoScaling`.
     pub(crate) service: String,
     pub(crate) action: String,
     pub(crate) access_key: Option<String>,

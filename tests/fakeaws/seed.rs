@@ -12,7 +12,9 @@
 //!   "snapshots": { "snap-…": 8, "snap-…": { "size": 8, "volume": "vol-…", "state": "completed", "pool": ["domain", "pool"],
 //!                  "age": 60, "tags": { "k": "v" }, "owner": "111122223333", "public": false, "images": ["ami-…"],
 //!                  "tier": "standard", "region": "eu-west-1", "file": "…" } },
-//!   "topics": ["arn:…"], "queues": ["https://…"], "deny": ["EC2:DeleteVolume"] }
+//!   "topics": ["arn:…"], "queues": ["https://…"], "deny": ["EC2:DeleteVolume"],
+//!   "groups": [ { "name": "web", "members": ["i-…"],
+//!                 "hooks": { "down": { "transition": "terminating", "heartbeat_ms": 30000 } } } ] }
 //! ```
 //!
 //! Without `instances` there is one, whose root is `DIR/root`. A relative `root` is under `DIR`.
@@ -65,8 +67,19 @@ pub(crate) fn snapshot(v: &Value) -> SnapshotSpec {
 /// Puts it there.
 pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), String> {
     let seed: Value = serde_json::from_str(json).map_err(|e| format!("the seed is not JSON: {e}"))?;
-    let known =
-        ["knobs", "instances", "volumes", "zones", "records", "snapshots", "topics", "queues", "deny", "allow_only"];
+    let known = [
+        "knobs",
+        "instances",
+        "volumes",
+        "zones",
+        "records",
+        "snapshots",
+        "topics",
+        "queues",
+        "deny",
+        "allow_only",
+        "groups",
+    ];
     if let Some(k) = seed.as_object().and_then(|o| o.keys().find(|k| !known.contains(&k.as_str()))) {
         return Err(format!("unknown key '{k}' in the seed"));
     }
@@ -157,6 +170,15 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
     }
     for v in list(&seed, "queues").iter().filter_map(Value::as_str) {
         world.add_queue(v);
+    }
+    for v in list(&seed, "groups") {
+        let name = text(v, "name").ok_or("groups: no name")?;
+        let members: Vec<&str> = list(v, "members").iter().filter_map(Value::as_str).collect();
+        world.add_group(&name, &members);
+        for (hook, h) in v.get("hooks").and_then(Value::as_object).into_iter().flatten() {
+            let ms = h.get("heartbeat_ms").and_then(Value::as_u64).unwrap_or(3_600_000);
+            world.add_hook(&name, hook, &text(h, "transition").ok_or("hooks: no transition")?, ms);
+        }
     }
     for v in list(&seed, "deny").iter().filter_map(Value::as_str) {
         world.deny(v);

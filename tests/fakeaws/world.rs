@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
+use super::autoscaling::Scaling;
 use super::guests::Order;
 use super::imds::ImdsState;
 use super::instances::Instance;
@@ -67,6 +68,7 @@ pub(crate) struct World {
     pub(crate) availability_zones: BTreeMap<String, (String, String)>,
     pub(crate) zones: BTreeMap<String, Zone>,
     pub(crate) topics: Vec<Target>,
+    pub(crate) scaling: Scaling,
     pub(crate) queues: Vec<Target>,
     pub(crate) sent: Vec<Message>,
     pub(crate) keys: BTreeMap<String, Credential>,
@@ -110,6 +112,7 @@ impl World {
             availability_zones: zones,
             zones: BTreeMap::new(),
             topics: Vec::new(),
+            scaling: Scaling::default(),
             queues: Vec::new(),
             sent: Vec::new(),
             keys: BTreeMap::new(),

@@ -202,5 +202,7 @@ pub(crate) fn harmless(calls: &[Call]) {
         let bare = c.action == "DeleteTags" && !c.params.contains_key("Tag.1.Key");
         assert!(!bare, "DeleteTags without tags deletes all tags: {c:?}");
         assert!(c.action != "DetachVolume" || c.params.contains_key("InstanceId"), "whose attachment? {c:?}");
+        let own = c.params.get("InstanceId.1") == c.instance.as_ref() && !c.params.contains_key("InstanceId.2");
+        assert!(c.action != "TerminateInstances" || own, "not its own end: {c:?}");
     }
 }

@@ -30,7 +30,7 @@ fn row(path: &[&str]) -> u32 {
         ["daemon", ..] => 7,
         ["apply" | "notify" | "poll", ..] => 6,
         ["plan" | "exec", ..] => 5,
-        ["aws", "ec2" | "route53" | "sns" | "sqs", ..] => 4,
+        ["aws", "ec2" | "route53" | "sns" | "sqs" | "autoscaling", ..] => 4,
         ["aws", ..] => 3,
         ["imds", ..] => 2,
         ["config" | "http" | "sntp" | "sys", ..] => 1,

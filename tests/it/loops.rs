@@ -26,8 +26,14 @@ impl Loop {
     pub(crate) fn blank(lab: &Lab, name: &str, size: u64) -> Option<Loop> {
         let file = lab.dir.join(name);
         File::create(&file).unwrap().set_len(size << 20).unwrap();
+        Loop::on(lab, file, &[])
+    }
+
+    /// The disk that a file is.
+    pub(crate) fn on(lab: &Lab, file: PathBuf, options: &[&str]) -> Option<Loop> {
+        let arguments = [options, &["--find", "--show", file.to_str().unwrap()]].concat();
         let made = Some(()).filter(|()| Path::new("/dev/loop-control").exists());
-        let Some(device) = made.and_then(|()| run("losetup", &["--find", "--show", file.to_str().unwrap()])) else {
+        let Some(device) = made.and_then(|()| run("losetup", &arguments)) else {
             println!("skipped: no loop device can be had here (root is needed)");
             return None;
         };

@@ -7,6 +7,7 @@ mod fakeaws;
 mod kit;
 mod lab;
 
+mod blocks;
 mod cli;
 mod clocks;
 mod commands;
@@ -37,6 +38,8 @@ mod matrix_kills;
 mod metadata;
 mod mounts;
 mod notifications;
+mod on_failure;
+mod on_failure_end;
 mod original;
 mod permissions;
 mod pool_limits;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::fakeaws::{Fault, FaultKind};
-use crate::lab::{Lab, once};
+use crate::lab::{How, Lab, once};
 use crate::matrix::{Clean, Key, LONG, Likeness, Picture, SCENARIOS, Scenario, all, fast, same};
 
 /// Long enough for the kill.
@@ -23,10 +23,15 @@ struct Case {
 /// Runs the daemon and kills it at a call: the stand-in has carried it out and not answered (`after`), or neither.
 /// Whether the call came.
 pub(crate) fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
+    kill_how(lab, text, once(), action, nth, after)
+}
+
+/// The same of a run with more in its environment.
+pub(crate) fn kill_how(lab: &Lab, text: &str, how: How, action: &str, nth: u32, after: bool) -> bool {
     let kind = if after { FaultKind::HangAfter(HUNG) } else { FaultKind::Hang(HUNG) };
     lab.server.reset_calls();
     lab.fault(Fault::nth(action, nth, kind));
-    let mut run = lab.start(text, once());
+    let mut run = lab.start(text, how);
     let mut came = false;
     let end = std::time::Instant::now() + Duration::from_secs(60);
     while run.child.try_wait().unwrap().is_none() {

@@ -10,16 +10,17 @@ use crate::fakeaws::{SnapshotSpec, VolumeSpec};
 use crate::lab::{How, Lab, once};
 use crate::loops::{Loop, lab, mounts, real_lab, run};
 
-const FORMAT: &str = r#"format: "if-blank""#;
+/// Formats what is blank.
+pub(crate) const FORMAT: &str = r#"format: "if-blank""#;
 const NOTE: &str = "echo $1 $2 >> $LAB/seen; ls $LAB/root0/data >> $LAB/files; echo saved > $LAB/root0/data/file";
 
 /// A directive of volume 1 that is mounted at `/data`.
-fn x(mount: &str) -> String {
+pub(crate) fn x(mount: &str) -> String {
     directive("x", "/dev/xvdf", &format!(r#""volume-id": "{}", mount: {{ path: "/data", {mount} }}"#, id(1)), NOTE)
 }
 
 /// Volume 1 on a disk, with a tag of consent or not.
-fn with_disk(disk: impl FnOnce(&Lab) -> Option<Loop>, consent: bool) -> Option<(Lab, Loop)> {
+pub(crate) fn with_disk(disk: impl FnOnce(&Lab) -> Option<Loop>, consent: bool) -> Option<(Lab, Loop)> {
     let lab = real_lab();
     let disk = disk(&lab)?;
     let mut spec = VolumeSpec { backing: Some(disk.device.clone()), ..VolumeSpec::default().id(&id(1)) };
@@ -30,24 +31,28 @@ fn with_disk(disk: impl FnOnce(&Lab) -> Option<Loop>, consent: bool) -> Option<(
     Some((lab, disk))
 }
 
-fn blank(lab: &Lab) -> Option<Loop> {
+/// A disk of 32 MiB.
+pub(crate) fn blank(lab: &Lab) -> Option<Loop> {
     Loop::blank(lab, "disk", 32)
 }
 
-fn data(lab: &Lab) -> PathBuf {
+/// The mount point.
+pub(crate) fn data(lab: &Lab) -> PathBuf {
     lab.root(&lab.me).join("data")
 }
 
 /// Unmounts and gives the mount point back to the test, which must be able to remove it.
-fn unmount(lab: &Lab) {
+pub(crate) fn unmount(lab: &Lab) {
     for point in mounts(&lab.dir).iter().rev() {
         assert!(Command::new("umount").arg(point).status().unwrap().success());
     }
-    let _ = Command::new("chattr").arg("-i").arg(data(lab)).status();
+    if data(lab).exists() {
+        let _ = Command::new("chattr").arg("-i").arg(data(lab)).status();
+    }
 }
 
 /// A tool of this name that is found before the real one.
-fn tool(lab: &Lab, name: &str, script: &str) -> How {
+pub(crate) fn tool(lab: &Lab, name: &str, script: &str) -> How {
     let bin = lab.dir.join("bin");
     fs::create_dir_all(&bin).unwrap();
     fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();

@@ -1,5 +1,5 @@
-//! EC2: volumes, snapshots, their tags, and the states of instances. One file for each action, with its request and the
-//! reading of its answer.
+//! EC2: volumes, snapshots, their tags, the states of instances and their end. One file for each action, with its request
+//! and the reading of its answer.
 
 mod attach_volume;
 mod create_snapshot;
@@ -12,6 +12,7 @@ mod describe_volumes;
 mod detach_volume;
 mod snapshot;
 mod tags;
+mod terminate_instances;
 mod volume;
 
 use describe_volumes::add_filters;

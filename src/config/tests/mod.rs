@@ -1,6 +1,7 @@
 //! Tests of whole configs: what the keys become, and what is said about mistakes.
 
 mod mistakes;
+mod on_failure;
 mod properties;
 mod snapshot;
 
