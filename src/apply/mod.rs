@@ -24,6 +24,7 @@ pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
+pub(crate) mod sweep;
 pub(crate) mod tidy;
 pub(crate) mod volume;
 pub(crate) mod wait;
@@ -160,6 +161,8 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// The other members of the fleets whose names its directives share.
+    crowds: Mutex<Vec<sweep::Crowd>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
     /// What its snapshots share.
@@ -180,6 +183,7 @@ impl DomainRun {
             ledger: Mutex::default(),
             in_use: Mutex::default(),
             written: Mutex::default(),
+            crowds: Mutex::default(),
             abandoned: Arc::default(),
             snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),

@@ -5,10 +5,13 @@ use serde_json::json;
 use super::hold::{Done, Hold, RecordHold};
 use super::{DomainRun, Failure};
 use crate::aws::route53::{RecordSet, normalise};
+use crate::aws::{ApiError, Class};
 use crate::clock::Tick;
-use crate::config::RecordDirective;
+use crate::config::{RecordDirective, RecordPolicy};
+use crate::model::Facts;
 use crate::parallel;
-use crate::plan::records::{self, Plan};
+use crate::plan::members;
+use crate::plan::records::{self, Now, Plan, Refusal, compare};
 use crate::scope::Scope;
 
 /// What was read of a record, and when.
@@ -21,6 +24,11 @@ pub(crate) struct Read {
 
 /// A picture older than this is taken again before it is relied on for a roll-back.
 const STALE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How often a write is planned anew when others come between.
+const TRIES: usize = 4;
+/// How long to wait before that, about.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How long an address that was not there may be asked for again: there may well be none.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -73,25 +81,7 @@ impl DomainRun {
                 plans.push((i, d, plan));
             }
         }
-        for (_, d, plan) in &plans {
-            self.note_call(
-                "change_resource_record_sets",
-                json!({
-                    "HostedZoneId": d.hosted_zone,
-                    "ChangeBatch": { "Changes": plan.changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
-                }),
-            );
-            let hold = RecordHold {
-                key: d.path.clone(),
-                zone: d.hosted_zone.clone(),
-                name: plan.name.clone(),
-                ours: plan.ours.clone(),
-                before: plan.before.clone(),
-                written: Done::Maybe,
-            };
-            // What is inherited of the record counts until it is written over.
-            self.push(Hold::Record(hold));
-        }
+        plans.iter().for_each(|(_, d, plan)| self.intend(d, plan));
         let mut zones: Vec<&str> = plans.iter().map(|(_, d, _)| d.hosted_zone.as_str()).collect();
         zones.sort_unstable();
         zones.dedup();
@@ -106,19 +96,10 @@ impl DomainRun {
             let Some((_, d, plan)) = plans.iter().find(|(j, ..)| *j == i) else { continue };
             results[i] = Some(match outcome {
                 Ok(()) => {
-                    self.with_record(&d.path, |h| h.written = Done::Yes);
-                    self.take_up_record(&d.hosted_zone, &plan.name, None);
-                    self.stands(d, plan);
-                    log::info!("{}: {}", d.path, plan.summary());
+                    self.has_written(d, plan);
                     Ok(())
                 }
-                Err(e) => {
-                    if !e.may_have_worked() {
-                        self.drop_hold(&d.path);
-                    }
-                    let what = format!("write {} in hosted zone {}", plan.name, d.hosted_zone);
-                    Err(Failure::api(&what, &e))
-                }
+                Err(e) => self.write_again(d, plan.clone(), e, scope),
             });
         }
         for (twin, first, d) in twins {
@@ -131,14 +112,97 @@ impl DomainRun {
         results.into_iter().map(|r| r.unwrap_or_else(|| Err(Failure::new("the record was not written")))).collect()
     }
 
+    /// Notes what is about to be written: in the log of calls and in the journal.
+    fn intend(&self, d: &RecordDirective, plan: &Plan) {
+        self.note_call(
+            "change_resource_record_sets",
+            json!({
+                "HostedZoneId": d.hosted_zone,
+                "ChangeBatch": { "Changes": plan.changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
+            }),
+        );
+        let hold = RecordHold {
+            key: d.path.clone(),
+            zone: d.hosted_zone.clone(),
+            name: plan.name.clone(),
+            ours: plan.ours.clone(),
+            before: plan.before.clone(),
+            written: Done::Maybe,
+        };
+        // What is inherited of the record counts until it is written over.
+        self.push(Hold::Record(hold));
+    }
+
+    fn has_written(&self, d: &RecordDirective, plan: &Plan) {
+        self.with_record(&d.path, |h| h.written = Done::Yes);
+        self.take_up_record(&d.hosted_zone, &plan.name, None);
+        self.stands(d, plan);
+        log::info!("{}: {}", d.path, plan.summary());
+    }
+
+    /// After an attempt that failed: where others may have come between, or nobody knows what came of it, a look and
+    /// another plan; else that is the end.
+    fn write_again(&self, d: &RecordDirective, mut plan: Plan, mut e: ApiError, scope: &Scope) -> Result<(), Failure> {
+        let shared_name = d.policy == RecordPolicy::Multivalue;
+        for _ in 0..TRIES {
+            if !(e.class() == Class::Ambiguous || shared_name && e.class() == Class::Conflict) {
+                break;
+            }
+            log::info!("{}: looking again: {e}", d.path);
+            // Others of the fleet do the same.
+            let pause = PAUSE.mul_f64(0.5 + crate::random::fraction());
+            scope.sleep(pause).map_err(|h| Failure::halted(format!("{} was not written: {e}", plan.name), h))?;
+            let read = self.read_record(d, scope)?;
+            if compare(&read.sets, &plan.ours, &plan.before) == Now::Ours {
+                self.has_written(d, &plan);
+                return Ok(());
+            }
+            self.drop_hold(&d.path);
+            plan = self.plan_record(d, Ok(read), scope)?;
+            if plan.changes.is_empty() {
+                self.stands(d, &plan);
+                return Ok(());
+            }
+            self.intend(d, &plan);
+            let piece = vec![plan.changes.clone()];
+            match self.shared.zones.submit(&self.shared.aws, &d.hosted_zone, piece, scope).pop() {
+                Some(Ok(())) => {
+                    self.has_written(d, &plan);
+                    return Ok(());
+                }
+                Some(Err(next)) => e = next,
+                None => break,
+            }
+        }
+        if !e.may_have_worked() {
+            self.drop_hold(&d.path);
+        }
+        Err(Failure::api(&format!("write {} in hosted zone {}", plan.name, d.hosted_zone), &e))
+    }
+
+    /// What is to be written, with what was read.
+    fn plan_for(&self, d: &RecordDirective, read: &Read, facts: &Facts) -> Result<Plan, Refusal> {
+        let (ipv4, ipv6) = (&facts.primary_ipv4, &facts.primary_ipv6);
+        match d.policy {
+            RecordPolicy::Simple => records::plan(&read.sets, &read.name, d.ttl, ipv4, ipv6),
+            RecordPolicy::Multivalue => members::plan(&read.sets, &read.name, d.ttl, ipv4, ipv6, &facts.instance_id),
+        }
+    }
+
     fn plan_record(&self, d: &RecordDirective, read: Result<Read, Failure>, scope: &Scope) -> Result<Plan, Failure> {
         let mut read = read?;
         if self.shared.clock.now().since(read.at) > STALE {
             read = self.read_record(d, scope)?;
         }
         let facts = self.addresses(scope);
-        let mut plan = records::plan(&read.sets, &read.name, d.ttl, &facts.primary_ipv4, &facts.primary_ipv6)
-            .map_err(|e| Failure::new(e.to_string()))?;
+        let mut planned = self.plan_for(d, &read, &facts);
+        // A dead member in place of this one: the sweep cannot wait.
+        if matches!(planned, Err(Refusal::Full { .. })) && self.sweep_now(d, &read.name, &read.sets, scope) {
+            read = self.read_record(d, scope)?;
+            planned = self.plan_for(d, &read, &facts);
+        }
+        let mut plan = planned.map_err(|e| Failure::new(e.to_string()))?;
+        self.shares(d, &read.name, &read.sets);
         for warning in &plan.warnings {
             log::warn!("{}: {warning}", d.path);
         }
@@ -156,7 +220,7 @@ impl DomainRun {
     }
 
     /// The facts; an address that was not there at first (an elastic one is associated late) is asked for again.
-    fn addresses(&self, scope: &Scope) -> std::sync::Arc<crate::model::Facts> {
+    fn addresses(&self, scope: &Scope) -> std::sync::Arc<Facts> {
         // Held while it is asked for: the other records and domains want the same answer.
         let mut asked = super::lock(&self.shared.asked_again);
         let facts = self.shared.facts();

@@ -147,8 +147,7 @@ impl DomainRun {
     fn whose_is(&self, w: &Written, set: &RecordSet, scope: &Scope) -> Result<Option<&'static str>, Failure> {
         let now = self.shared.aws.list_record_sets(scope, &w.zone, &w.name);
         let now = now.map_err(|e| Failure::api("look at it", &e))?;
-        let slot = |s: &&RecordSet| s.kind == set.kind && s.set_identifier == set.set_identifier;
-        Ok(match now.iter().find(slot) {
+        Ok(match now.iter().find(|s| s.slot() == set.slot()) {
             Some(there) if there.same_content(set) => None,
             Some(_) => Some("is somebody else's by now and left alone"),
             None => Some("is gone already"),

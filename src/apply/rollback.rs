@@ -11,7 +11,7 @@ use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure};
 use crate::aws::Class;
 use crate::aws::ec2::AttachmentState;
-use crate::plan::records::{Now, compare, undo};
+use crate::plan::records::{Now, can_be_again, compare, undo};
 use crate::plan::tags;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
@@ -64,6 +64,7 @@ impl DomainRun {
         }
         // An unconfirmed write is looked at first.
         let mut look = r.written != Done::Yes;
+        let mut before = r.before.clone();
         let mut pause = Duration::from_millis(500);
         for _ in 0..RECORD_TRIES {
             if look {
@@ -73,7 +74,7 @@ impl DomainRun {
                     .list_record_sets(scope, &r.zone, &r.name)
                     .map_err(|e| failed(&format!("cannot look at it: {e}")))?;
                 match compare(&now, &r.ours, &r.before) {
-                    Now::Ours => {}
+                    Now::Ours => before = can_be_again(&now, &r.ours, &r.before),
                     Now::Before => {
                         log::info!("{what} is as it was");
                         return Ok(());
@@ -84,7 +85,7 @@ impl DomainRun {
                     }
                 }
             }
-            let changes = undo(&r.ours, &r.before);
+            let changes = undo(&r.ours, &before);
             self.note_call(
                 "change_resource_record_sets",
                 json!({

@@ -102,12 +102,12 @@ impl Queue {
     }
 }
 
-/// As many of the waiting pieces as one request takes, in order; two pieces for one name and type never share a request.
+/// As many of the waiting pieces as one request takes, in order; two pieces for one set never share a request.
 fn take_batch(waiting: &mut Vec<(u64, Piece)>) -> Vec<(u64, Piece)> {
     let mut batch: Vec<(u64, Piece)> = Vec::new();
     let (mut records, mut chars) = (0, 0);
     let mut rest = Vec::new();
-    let names = |p: &Piece| p.iter().map(|c| (c.set.name.clone(), c.set.kind.clone())).collect::<Vec<_>>();
+    let names = |p: &Piece| p.iter().map(|c| c.set.slot()).collect::<Vec<_>>();
     for (ticket, piece) in waiting.drain(..) {
         let (r, c) = weight(&piece);
         let fits = records + r <= MAX_RECORDS && chars + c <= MAX_CHARS;

@@ -18,6 +18,9 @@ const MAX_PAGES: usize = 50;
 /// Deeper elements than the schema has: three.
 const MAX_DEPTH: usize = 16;
 
+/// The element of the routing policy that answers with several values.
+const MULTIVALUE: &str = "MultiValueAnswer";
+
 /// The elements of a ResourceRecordSet in the order of the schema: another order is refused.
 const SCHEMA: [&str; 15] = [
     "Name",
@@ -74,6 +77,31 @@ impl RecordSet {
         }
     }
 
+    /// The set of one member (`id`) of a fleet, for answers that name several.
+    pub(crate) fn member(name: &str, kind: &str, ttl: i64, address: &str, id: &str) -> RecordSet {
+        let multivalue = Element { name: MULTIVALUE.to_owned(), text: "true".to_owned(), children: Vec::new() };
+        RecordSet {
+            set_identifier: Some(id.to_owned()),
+            other: vec![multivalue],
+            ..RecordSet::simple(name, kind, ttl, &[address.to_owned()])
+        }
+    }
+
+    /// Whether it has the routing policy of [`RecordSet::member`].
+    pub(crate) fn is_multivalue(&self) -> bool {
+        self.set_identifier.is_some() && self.other.iter().any(|e| e.name == MULTIVALUE && e.text.trim() == "true")
+    }
+
+    /// Whether name, type, TTL and values are all there is to it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.set_identifier.is_none() && self.other.is_empty() && self.ttl.is_some()
+    }
+
+    /// What Route 53 knows it by: name, type, set identifier.
+    pub(crate) fn slot(&self) -> (String, String, Option<String>) {
+        (self.name.clone(), self.kind.clone(), self.set_identifier.clone())
+    }
+
     /// Whether both say the same. The order of values has no meaning.
     pub(crate) fn same_content(&self, other: &RecordSet) -> bool {
         let sorted = |s: &RecordSet| {
@@ -111,7 +139,7 @@ impl RecordSet {
 }
 
 /// An address in its one spelling: Route 53 and the metadata service need not write IPv6 alike.
-fn address(value: &str) -> String {
+pub(crate) fn address(value: &str) -> String {
     value.parse::<std::net::IpAddr>().map_or_else(|_| value.to_owned(), |a| a.to_string())
 }
 
@@ -361,79 +389,6 @@ impl Aws {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        assert_eq!(normalise("My-World.MC"), "my-world.mc.");
-        assert_eq!(normalise("*.e.com."), "\\052.e.com.");
-        assert_eq!(normalise("\\052.E.com"), "\\052.e.com.");
-        assert_eq!(normalise("ü.e"), "\\303\\274.e.");
-        assert_eq!(normalise("a\\9.e"), "a\\1349.e.");
-        assert_eq!(normalise("a\\056b.e"), "a\\056b.e.", "an escaped dot belongs to its label");
-        assert_eq!(normalise(""), ".");
-    }
-
-    #[test]
-    fn a_list_request_replays_all_three_keys() {
-        let r = list("Z1", &("*.e.com.".into(), "A".into(), "i 1".into()));
-        assert_eq!(r.path, "/2013-04-01/hostedzone/Z1/rrset?identifier=i%201&name=%2A.e.com.&type=A");
-    }
-
-    pub(super) const LIST: &str = r#"<?xml version="1.0"?><ListResourceRecordSetsResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/">
-      <ResourceRecordSets><ResourceRecordSet><Name>a.e.com.</Name><Type>A</Type><SetIdentifier>w</SetIdentifier>
-      <Weight>5</Weight><AliasTarget><HostedZoneId>Z2</HostedZoneId><DNSName>lb.e.com.</DNSName>
-      <EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget></ResourceRecordSet>
-      <ResourceRecordSet><Name>a.e.com.</Name><Type>TXT</Type><TTL>60</TTL><ResourceRecords><ResourceRecord>
-      <Value>"a &amp; b"</Value></ResourceRecord></ResourceRecords><HealthCheckId>h</HealthCheckId></ResourceRecordSet>
-      </ResourceRecordSets><IsTruncated>true</IsTruncated><MaxItems>2</MaxItems><NextRecordName>b.e.com.</NextRecordName>
-      <NextRecordType>A</NextRecordType></ListResourceRecordSetsResponse>"#;
-
-    #[test]
-    fn what_is_read_is_written_again_exactly() {
-        let (sets, next) = parse_list(LIST.as_bytes()).unwrap();
-        assert_eq!(next, Some(("b.e.com.".into(), "A".into(), String::new())));
-        assert_eq!((sets[0].set_identifier.as_deref(), sets[0].ttl), (Some("w"), None));
-        let body = change("Z1", &[Change::delete(sets[0].clone()), Change::create(sets[1].clone())]).body;
-        assert!(
-            body.contains(
-                "<Action>DELETE</Action><ResourceRecordSet><Name>a.e.com.</Name><Type>A</Type><SetIdentifier>w</SetIdentifier>\
-                 <Weight>5</Weight><AliasTarget><HostedZoneId>Z2</HostedZoneId><DNSName>lb.e.com.</DNSName>\
-                 <EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget></ResourceRecordSet>"
-            ),
-            "{body}"
-        );
-        assert!(
-            body.contains(
-                "<Type>TXT</Type><TTL>60</TTL><ResourceRecords><ResourceRecord><Value>&quot;a &amp; b&quot;</Value>\
-                 </ResourceRecord></ResourceRecords><HealthCheckId>h</HealthCheckId>"
-            ),
-            "{body}"
-        );
-    }
-
-    #[test]
-    fn what_is_nested_too_deep_is_refused() {
-        let nested = |n: usize| format!("<x>{}{}</x>", "<y>".repeat(n), "</y>".repeat(n));
-        let of = |n| parse_list(LIST.replace("<HealthCheckId>h</HealthCheckId>", &nested(n)).as_bytes());
-        assert!(of(MAX_DEPTH - 1).is_ok());
-        for depth in [MAX_DEPTH, 200_000] {
-            assert_eq!(of(depth).unwrap_err(), "a record set is nested more than 16 deep");
-        }
-    }
-
-    #[test]
-    fn upserts_may_be_repeated_and_deletes_not() {
-        let set = RecordSet::simple("A.e.com", "A", 60, &["192.0.2.1".to_owned()]);
-        assert_eq!(set.name, "a.e.com.");
-        assert_eq!(change("Z", &[Change::upsert(set.clone())]).repeat, Repeat::Safe);
-        assert_eq!(change("Z", &[Change::delete(set)]).repeat, Repeat::Once);
-        let six = |v: &str| RecordSet::simple("a.e", "AAAA", 60, &[v.to_owned()]);
-        assert!(six("2001:db8:0::1").same_content(&six("2001:DB8::1")));
-        assert!(parse_list(b"<html/>").is_err() && parse_list(b"").is_err());
-    }
-}
-
-#[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod tests;

@@ -143,6 +143,26 @@ pub(crate) struct Release {
     pub(crate) lazy: bool,
 }
 
+/// `policy` of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordPolicy {
+    /// The name is this instance's alone.
+    Simple,
+    /// Each instance of a fleet has a record of its own at the name.
+    Multivalue,
+}
+
+/// Which dead members of a fleet lose their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// None.
+    Never,
+    /// Those that EC2 says are terminated or shutting down.
+    Terminated,
+    /// Those that EC2 does not know too.
+    Missing,
+}
+
 /// One entry of `update-route53`.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordDirective {
@@ -156,6 +176,10 @@ pub(crate) struct RecordDirective {
     pub(crate) name: Template,
     /// `ttl` in seconds; its range is for Route 53 to judge.
     pub(crate) ttl: i64,
+    /// `policy`.
+    pub(crate) policy: RecordPolicy,
+    /// `sweep`: which records of other members of the fleet are deleted.
+    pub(crate) sweep: Sweep,
     /// `release`: the events on which it is deleted, after their commands and the volumes.
     pub(crate) release: Vec<Event>,
 }

@@ -2,9 +2,15 @@
 
 use super::json5::Node;
 use super::reader::Reader;
-use super::{RecordDirective, mount};
+use super::{RecordDirective, RecordPolicy, Sweep, mount};
 
-const KEYS: [&str; 5] = ["hostedzone", "name", "ttl", "critical", "release"];
+const KEYS: [&str; 7] = ["hostedzone", "name", "ttl", "critical", "policy", "sweep", "release"];
+
+const POLICIES: [(&str, RecordPolicy); 2] =
+    [("simple", RecordPolicy::Simple), ("multivalue", RecordPolicy::Multivalue)];
+
+const SWEEPS: [(&str, Sweep); 3] =
+    [("terminated", Sweep::Terminated), ("missing", Sweep::Missing), ("never", Sweep::Never)];
 
 /// One entry.
 pub(super) fn directive(r: &mut Reader, node: &Node, path: String) -> Option<RecordDirective> {
@@ -20,6 +26,11 @@ pub(super) fn directive(r: &mut Reader, node: &Node, path: String) -> Option<Rec
     let name = r.required_string(&o, "name");
     let name = name.and_then(|n| r.template(n, &o.path_of("name"), o.get("name").map_or(o.at, |n| n.at)));
     let ttl = r.required_integer(&o, "ttl");
+    let policy = r.word(&o, "policy", &POLICIES, &[]).unwrap_or(RecordPolicy::Simple);
+    let sweep = r.word(&o, "sweep", &SWEEPS, &[]).unwrap_or(Sweep::Terminated);
+    if let (RecordPolicy::Simple, Some(node)) = (policy, o.get("sweep")) {
+        r.warn(&o.path_of("sweep"), node.at, "has no effect: policy is not multivalue");
+    }
     let release = mount::release(r, &o, &["on"]).map(|r| r.on).unwrap_or_default();
-    Some(RecordDirective { path, critical, hosted_zone: zone?, name: name?, ttl: ttl?, release })
+    Some(RecordDirective { path, critical, hosted_zone: zone?, name: name?, ttl: ttl?, policy, sweep, release })
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::apply::tidy;
+use crate::apply::{sweep, tidy};
 use crate::cli::Args;
 use crate::log::in_domain;
 use crate::macros::Values;
@@ -292,6 +292,7 @@ impl Daemon {
         if self.args.poll {
             background.extend(started.iter().filter_map(|d| d.keep_snapshots(&self.stop)));
         }
+        background.extend(self.sweep(&started));
         Ok(background)
     }
 
@@ -380,6 +381,24 @@ impl Daemon {
             tidy::tidy(&shared, &runs, &Scope::new(&shared.clock, TIDY, None));
         };
         parallel::background("tidy", Box::new(work)).into_iter().collect()
+    }
+}
+
+impl Daemon {
+    /// Takes away the records of dead members of the fleet, beside everything else; a stop ends it.
+    fn sweep(&self, domains: &[&Arc<Domain>]) -> Option<JoinHandle<()>> {
+        let domains: Vec<Arc<Domain>> =
+            domains.iter().filter(|d| d.run.shares_names()).map(|d| Arc::clone(d)).collect();
+        if domains.is_empty() {
+            return None;
+        }
+        let shared = self.context.shared.clone();
+        let scope = Scope::new(&shared.clock, TIDY, Some(&self.stop));
+        let work = move || {
+            let runs: Vec<_> = domains.iter().map(|d| &d.run).collect();
+            sweep::sweep(&shared, &runs, &scope);
+        };
+        parallel::background("sweep", Box::new(work))
     }
 }
 

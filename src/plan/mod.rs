@@ -6,6 +6,7 @@
 pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod format;
+pub(crate) mod members;
 pub(crate) mod on_failure;
 pub(crate) mod records;
 pub(crate) mod snapshots;

@@ -46,13 +46,20 @@ impl Plan {
     }
 }
 
+/// As many sets of a name and type as Route 53 takes.
+pub(crate) const MOST: usize = 100;
+
 /// Why a name cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// A CNAME stands at the name; nothing else can.
     Cname { name: String, target: String },
-    /// Sets with a routing policy stand there; a simple one cannot be mixed in.
-    Routed { name: String, kind: String, identifiers: Vec<String> },
+    /// Sets with a routing policy stand there; one of this policy cannot be mixed in.
+    Routed { name: String, kind: String, identifiers: Vec<String>, policy: &'static str },
+    /// A simple set that is not this instance's stands there; one of several cannot be mixed in.
+    Simple { name: String, kind: String, values: String },
+    /// As many sets as the name can have.
+    Full { name: String, kind: String },
 }
 
 impl fmt::Display for Refusal {
@@ -63,11 +70,22 @@ impl fmt::Display for Refusal {
                 "cannot write {name}: it is a CNAME (to {target}), beside which no address can stand: \
                  delete the CNAME, or choose another name"
             ),
-            Refusal::Routed { name, kind, identifiers } => write!(
+            Refusal::Routed { name, kind, identifiers, policy } => write!(
                 f,
                 "cannot write {name}: its {kind} records have a routing policy (set identifiers {}), with which a \
-                 simple record cannot be mixed: delete them, or choose another name",
+                 {policy} record cannot be mixed: delete them, or choose another name",
                 identifiers.join(", ")
+            ),
+            Refusal::Simple { name, kind, values } => write!(
+                f,
+                "cannot write {name}: a simple {kind} record stands there ({values}), with which a multivalue record \
+                 cannot be mixed, and it is not this instance's: delete it (once, for the whole fleet), or choose \
+                 another name"
+            ),
+            Refusal::Full { name, kind } => write!(
+                f,
+                "cannot write {name}: it has {MOST} {kind} records, as many as Route 53 takes: delete those of instances \
+                 that are gone (\"sweep\" does, where ec2:DescribeInstances is allowed)"
             ),
         }
     }
@@ -85,25 +103,26 @@ pub(crate) fn plan(
     if ipv4.is_empty() && ipv6.is_empty() {
         return Ok(plan);
     }
-    if let Some(c) = sets.iter().find(|s| s.kind == "CNAME") {
-        let target = c.values.first().cloned().unwrap_or_else(|| "an alias".to_owned());
-        return Err(Refusal::Cname { name: name.to_owned(), target });
-    }
+    no_cname(sets, name)?;
     for (kind, addresses) in [("A", ipv4), ("AAAA", ipv6)] {
         let there: Vec<&RecordSet> = sets.iter().filter(|s| s.kind == kind).collect();
         if addresses.is_empty() {
             if !there.is_empty() {
-                let values = there.iter().flat_map(|s| s.values.iter().cloned()).collect::<Vec<_>>().join(", ");
                 plan.warnings.push(format!(
                     "{name} keeps its {kind} record ({}), which is not this instance's: it has no such address",
-                    if values.is_empty() { "an alias" } else { &values }
+                    values_of(&there)
                 ));
             }
             continue;
         }
         let identifiers: Vec<String> = there.iter().filter_map(|s| s.set_identifier.clone()).collect();
         if !identifiers.is_empty() {
-            return Err(Refusal::Routed { name: name.to_owned(), kind: kind.to_owned(), identifiers });
+            return Err(Refusal::Routed {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+                identifiers,
+                policy: "simple",
+            });
         }
         let ours = RecordSet::simple(name, kind, ttl, addresses);
         plan.wanted.push(ours.clone());
@@ -117,9 +136,31 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
+pub(super) fn no_cname(sets: &[RecordSet], name: &str) -> Result<(), Refusal> {
+    let Some(c) = sets.iter().find(|s| s.kind == "CNAME") else { return Ok(()) };
+    let target = c.values.first().cloned().unwrap_or_else(|| "an alias".to_owned());
+    Err(Refusal::Cname { name: name.to_owned(), target })
+}
+
+/// The values of sets, for people.
+pub(super) fn values_of(sets: &[&RecordSet]) -> String {
+    let values = sets.iter().flat_map(|s| s.values.iter().cloned()).collect::<Vec<_>>().join(", ");
+    if values.is_empty() { "an alias".to_owned() } else { values }
+}
+
 /// What puts `before` back in the place of `ours`: exact DELETEs, which fail if somebody else wrote there meanwhile.
 pub(crate) fn undo(ours: &[RecordSet], before: &[RecordSet]) -> Vec<Change> {
     ours.iter().cloned().map(Change::delete).chain(before.iter().cloned().map(Change::create)).collect()
+}
+
+/// What of `before` can be put back beside what is there now: a simple set cannot once others have joined ours.
+pub(crate) fn can_be_again(now: &[RecordSet], ours: &[RecordSet], before: &[RecordSet]) -> Vec<RecordSet> {
+    let joined = |b: &RecordSet| {
+        let other =
+            |n: &RecordSet| n.set_identifier.is_some() && !ours.iter().any(|o| o.set_identifier == n.set_identifier);
+        b.set_identifier.is_none() && now.iter().any(|n| n.kind == b.kind && other(n))
+    };
+    before.iter().filter(|b| !joined(b)).cloned().collect()
 }
 
 /// What is at a name now, as seen from a roll-back.
@@ -136,7 +177,12 @@ pub(crate) enum Now {
 /// Compares what is at the name now with what we wrote and what was there before.
 pub(crate) fn compare(now: &[RecordSet], ours: &[RecordSet], before: &[RecordSet]) -> Now {
     let has = |s: &RecordSet| now.iter().any(|n| n.same_content(s));
-    let of_our_kinds: Vec<&RecordSet> = now.iter().filter(|n| ours.iter().any(|o| o.kind == n.kind)).collect();
+    // Where ours is one of several, the others are nobody's business.
+    let meets = |n: &RecordSet, o: &RecordSet| {
+        let routed = n.set_identifier.is_some() && o.set_identifier.is_some();
+        n.kind == o.kind && (!routed || n.set_identifier == o.set_identifier)
+    };
+    let of_our_kinds: Vec<&RecordSet> = now.iter().filter(|n| ours.iter().any(|o| meets(n, o))).collect();
     if ours.iter().all(has) && of_our_kinds.len() == ours.len() {
         Now::Ours
     } else if before.iter().all(has) && of_our_kinds.len() == before.len() {
@@ -215,5 +261,21 @@ mod tests {
         assert_eq!(compare(&before, &ours, &before), Now::Before);
         assert_eq!(compare(&other, &ours, &before), Now::Foreign);
         assert_eq!(compare(&[], &ours, &[]), Now::Before);
+    }
+
+    #[test]
+    fn whose_it_is_among_several() {
+        let member = |id: &str, ip: &str| RecordSet::member("a.e.", "A", 60, ip, id);
+        let (ours, other) = ([member("i-1", "192.0.2.1")], member("i-2", "192.0.2.2"));
+        let simple = [RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.1"]))];
+        assert_eq!(compare(&[ours[0].clone(), other.clone()], &ours, &[]), Now::Ours);
+        assert_eq!(compare(std::slice::from_ref(&other), &ours, &[]), Now::Before);
+        assert_eq!(compare(&[member("i-1", "192.0.2.9"), other.clone()], &ours, &[]), Now::Foreign);
+        // What was simple before can be so again only while nobody has joined.
+        assert_eq!(compare(&simple, &ours, &simple), Now::Before);
+        assert_eq!(can_be_again(&ours, &ours, &simple), simple);
+        assert_eq!(can_be_again(&[ours[0].clone(), other], &ours, &simple), []);
+        // A simple record has no neighbours.
+        assert_eq!(compare(&ours, &simple, &[]), Now::Foreign);
     }
 }

@@ -80,6 +80,29 @@ def records():
     check("weighted", [(s["SetIdentifier"], s["Weight"]) for s in w] == [("s1", 1), ("s2", 2), ("s3", 3)], w)
     bad("weight differs", "do not match", ("DELETE", dict(w[0], Weight=9)))
     change(("DELETE", w[0]))
+    several = lambda n, ip="192.0.2.1", **more: dict({"Name": "m.example.com", "Type": "A", "SetIdentifier": "i-%08x" % n,
+        "MultiValueAnswer": True, "TTL": 5, "ResourceRecords": [{"Value": ip}]}, **more)
+    change(("UPSERT", several(2, "192.0.2.2")), ("UPSERT", several(1)))
+    m = at("m.example.com.")
+    check("multivalue", [(s["SetIdentifier"], s["MultiValueAnswer"]) for s in m] == [
+        ("i-00000001", True), ("i-00000002", True)], m)
+    page = r53.list_resource_record_sets(HostedZoneId="Z1", StartRecordName="m.example.com", StartRecordType="A",
+                                         StartRecordIdentifier="i-00000001", MaxItems="1")
+    check("page of identifiers", page["ResourceRecordSets"] == m[:1] and page["NextRecordIdentifier"] == "i-00000002", page)
+    bad("a simple one beside it", "other RRSets exist", ("UPSERT", rr("m.example.com")))
+    bad("another policy beside it", "another routing policy", ("UPSERT", {"Name": "m.example.com", "Type": "A",
+        "SetIdentifier": "w", "Weight": 1, "TTL": 5, "ResourceRecords": [{"Value": "192.0.2.3"}]}))
+    bad("two values", "only one record", ("UPSERT", several(3, ResourceRecords=[{"Value": "192.0.2.3"}, {"Value": "192.0.2.4"}])))
+    bad("multivalue alias", "not possible", ("UPSERT", {"Name": "m2.example.com", "Type": "A", "SetIdentifier": "x",
+        "MultiValueAnswer": True, "AliasTarget": {"HostedZoneId": "Z2", "DNSName": "x.e.", "EvaluateTargetHealth": False}}))
+    bad("another's values", "do not match", ("DELETE", several(1, "192.0.2.2")))
+    bad("a set that is not there", "set identifier='i-00000009'] but it was not found", ("DELETE", several(9)))
+    change(("DELETE", {k: v for k, v in several(1).items() if k != "MultiValueAnswer"}))
+    check("only its own is gone", at("m.example.com.") == m[1:])
+    change(*[("UPSERT", several(n)) for n in range(10, 109)])
+    bad("101 of them", "More than 100", ("UPSERT", several(109)))
+    change(("UPSERT", several(108, "192.0.2.7")))
+    change(*[("DELETE", s) for s in at("m.example.com.")])
     geo = {"Name": "geo.example.com", "Type": "A", "SetIdentifier": "de", "GeoLocation": {"CountryCode": "DE"}, "TTL": 5,
            "ResourceRecords": [{"Value": "192.0.2.1"}]}
     change(("CREATE", geo))

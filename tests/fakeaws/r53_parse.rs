@@ -305,6 +305,15 @@ pub(crate) fn value_problems(set: &RecordSet) -> Vec<String> {
             _ => {}
         }
     }
+    if set.policy() == Some("MultiValueAnswer") {
+        // The guide has one value for each record; what more of them do is written nowhere.
+        if set.values.len() > 1 {
+            out.push(format!("Multivalue answer RRSet with DNS name {} may have only one record", set.name));
+        }
+        if set.alias.is_some() || matches!(set.kind.as_str(), "NS" | "CNAME" | "SOA") {
+            out.push(format!("Multivalue answer is not possible for {} of type {}", set.name, set.kind));
+        }
+    }
     if set.kind == "CNAME" && set.values.len() > 1 {
         out.push(format!("RRSet of type CNAME with DNS name {} may have only one record", set.name));
     }

@@ -45,6 +45,7 @@ mod permissions;
 mod pool_limits;
 mod races;
 mod records;
+mod records_multivalue;
 mod records_release;
 mod recovery;
 mod releases;

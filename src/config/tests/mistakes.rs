@@ -127,7 +127,7 @@ fn mistakes_in_records() {
         ("hostedzone: 'Z', name: 'a', ttl: 1.5", "ttl: a whole number is wanted, found a fraction"),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, type: 'A'",
-            "type: unknown key: valid are hostedzone, name, ttl, critical, release",
+            "type: unknown key: valid are hostedzone, name, ttl, critical, policy, sweep, release",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
@@ -143,6 +143,18 @@ fn mistakes_in_records() {
         ),
         ("hostedzone: 'Z', name: 'a', ttl: 1, release: {}", "release.on: is missing"),
         (
+            "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multi-value'",
+            "policy: unknown word \"multi-value\": did you mean multivalue?",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multivalue', sweep: true",
+            "sweep: a string is wanted, found a boolean",
+        ),
+        (
+            "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multivalue', sweep: 'dead'",
+            "sweep: unknown word \"dead\": valid are terminated, missing, never",
+        ),
+        (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: 'failed'",
             "release: an object ({ … }) is wanted, found a string",
         ),
@@ -153,7 +165,17 @@ fn mistakes_in_records() {
     // The range of a ttl is for Route 53 to judge; `hostedzone/` may be in front of the id.
     let c = ok(&domain("'update-route53': [{hostedzone: 'hostedzone/Z', name: 'a', ttl: -5, critical: false}]"));
     assert_eq!((c.domains[0].records[0].hosted_zone.as_str(), c.domains[0].records[0].ttl), ("Z", -5));
-    assert_eq!(c.domains[0].records[0].release, []);
+    let r = &c.domains[0].records[0];
+    assert!(r.release.is_empty() && r.policy == RecordPolicy::Simple && r.sweep == Sweep::Terminated);
+    let of = |more: &str| ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, {more}}}]")));
+    let c = of("policy: 'multivalue', sweep: 'missing'");
+    assert_eq!(
+        (c.domains[0].records[0].policy, c.domains[0].records[0].sweep),
+        (RecordPolicy::Multivalue, Sweep::Missing)
+    );
+    assert_eq!(c.warnings, Vec::<String>::new());
+    let c = of("sweep: 'never'");
+    assert!(c.warnings[0].contains("update-route53[0].sweep") && c.warnings[0].contains("has no effect"));
     for release in ["['interrupted', 'failed', 'failed']", "{on: ['interrupted', 'failed']}"] {
         let c = ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, release: {release}}}]")));
         assert_eq!(c.domains[0].records[0].release, [Event::Interrupted, Event::Failed]);
