@@ -70,6 +70,9 @@ pub(crate) struct VolumeHold {
     pub(crate) volume_id: Option<String>,
     /// The client token (and in-transit tag) of a volume that this instance made.
     pub(crate) token: Option<String>,
+    /// The snapshot that this instance made it from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot: Option<String>,
     /// Its transaction tag, where that is an earlier run's.
     pub(crate) transc_id: Option<String>,
     /// Where it came from.

@@ -9,6 +9,7 @@
 //! stands, the rest is put back.
 
 pub(crate) mod claim;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod fence;
@@ -18,6 +19,7 @@ pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod pool;
+pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod release_record;

@@ -186,7 +186,7 @@ impl DomainRun {
 
     fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
         let facts = self.shared.facts();
-        let token = create::client_token(&facts.instance_id, &self.config.name, d, 0);
+        let token = create::client_token(&facts.instance_id, &self.config.name, d, None, 0);
         let by = Chooser {
             me: &facts.instance_id,
             zone: &facts.zone,

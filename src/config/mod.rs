@@ -15,6 +15,7 @@ mod problem;
 mod reader;
 mod record;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -30,7 +31,7 @@ pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshots::Snapshot;
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -75,6 +76,8 @@ pub(crate) enum Source {
     Pool,
     /// `c`: a new one.
     Create,
+    /// `s`: a new one with what the newest snapshot has.
+    Snapshot,
 }
 
 impl Source {
@@ -84,7 +87,13 @@ impl Source {
             Source::Existing => "x",
             Source::Pool => "p",
             Source::Create => "c",
+            Source::Snapshot => "s",
         }
+    }
+
+    /// Whether what it gives is a volume that this instance made.
+    pub(crate) fn makes(self) -> bool {
+        matches!(self, Source::Create | Source::Snapshot)
     }
 }
 
@@ -124,11 +133,15 @@ pub(crate) struct VolumeDirective {
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
     pub(crate) create: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `snapshot.tags`: what the snapshots of [`Source::Snapshot`] are known by, in place of domain and pool.
+    pub(crate) snapshot_tags: Vec<(String, String)>,
+    /// `initialization-rate` in MiB/s; its range is for EC2 to judge.
+    pub(crate) initialization_rate: Option<i64>,
     /// `mount`.
     pub(crate) mount: Option<Mount>,
     /// `release`.
     pub(crate) release: Option<Release>,
-    /// `snapshot`.
+    /// `snapshot`, where it makes some.
     pub(crate) snapshot: Option<Snapshot>,
     /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,

@@ -1,109 +1,72 @@
-//! `snapshot` of an `attach-volume` directive.
+//! What an `attach-volume` directive says of the snapshots that its volume is made from.
 
-use std::time::Duration;
-
-use super::exec;
+use super::Source;
 use super::json5::{Node, Value};
-use super::problem::quoted;
 use super::reader::{Object, Reader};
-use crate::model::Event;
 
-const KEYS: [&str; 4] = ["on", "every", "keep", "tags"];
-
-/// EC2 takes one of a volume every 15 s; more often than this helps nobody and costs each write a wait.
-const SHORTEST: Duration = Duration::from_secs(60);
-/// EC2's limits of a key, of a value, and of tags in all, less those that are ours.
-const KEY: usize = 127;
-const VALUE: usize = 256;
-const TAGS: usize = 40;
-
-/// When snapshots are made of a volume, and how many of them stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    /// On these events, after their commands and before the volume is released.
-    pub(crate) on: Vec<Event>,
-    /// And so long after the last one.
-    pub(crate) every: Option<Duration>,
-    /// So many completed ones of the volume stay; `None`: all.
-    pub(crate) keep: Option<usize>,
-    /// Tags beside ours.
-    pub(crate) tags: Vec<(String, String)>,
+/// The keys of sources that copy.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// `snapshot.tags`.
+    pub(super) tags: Vec<(String, String)>,
+    /// `initialization-rate`.
+    pub(super) rate: Option<i64>,
 }
 
-/// Reads `o.snapshot`.
-pub(super) fn snapshot(r: &mut Reader, o: &Object<'_>) -> Option<Snapshot> {
-    let node = o.get("snapshot")?;
-    let s = r.object(node, &o.path_of("snapshot"), &KEYS)?;
-    let on = events(r, &s);
-    let every = r.seconds(&s, "every");
-    if let (Some(_), Some(node)) = (every.filter(|e| *e < SHORTEST), s.get("every")) {
-        r.problem(&s.path_of("every"), node.at, format!("{} s at least are wanted", SHORTEST.as_secs()));
+/// Reads them, and says what does not fit the directive's sources.
+/// `made`: `snapshot` says what snapshots are made, and so what tags they have.
+pub(super) fn keys(r: &mut Reader, o: &Object<'_>, sources: &[Source], made: bool) -> Copies {
+    let copies = sources.contains(&Source::Snapshot);
+    let tags = if made { Vec::new() } else { tags(r, o) };
+    if copies && tags.is_empty() && o.get("pool-name").is_none() && (made || o.get("snapshot").is_none()) {
+        let text = "is missing: source has s, and snapshot.tags are not there either";
+        r.problem(&o.path_of("pool-name"), o.at, text);
     }
-    let none = s.get("on").is_none_or(|n| matches!(&n.value, Value::Array(list) if list.is_empty()));
-    if none && s.get("every").is_none() {
-        r.problem(&s.path, s.at, "makes none: on (events) or every (seconds) is wanted");
+    if let (false, Some(node), false) = (copies || made, o.get("snapshot"), sources.is_empty()) {
+        r.warn(&o.path_of("snapshot"), node.at, "has no effect: source has no s, and it makes none (on, every)");
     }
-    Some(Snapshot { on, every, keep: keep(r, &s), tags: tags(r, &s) })
-}
-
-fn events(r: &mut Reader, s: &Object<'_>) -> Vec<Event> {
-    let mut on = Vec::new();
-    for (path, node) in r.array(s, "on") {
-        let Some(event) = r.text(node, &path).and_then(|word| exec::event(r, word, &path, node.at)) else { continue };
-        if matches!(event, Event::Starting | Event::Started) {
-            let text = format!("no snapshot is made on {}: events on the way out are wanted, or every", event.name());
-            r.problem(&path, node.at, text);
-        } else if !on.contains(&event) {
-            on.push(event);
+    let rate = rate(r, o);
+    if let (false, Some(node), false) = (copies, o.get("initialization-rate"), sources.is_empty()) {
+        r.warn(&o.path_of("initialization-rate"), node.at, "has no effect: source has no s");
+    }
+    if let (true, Some(Node { value: Value::Object(props), .. })) = (copies, o.get("create")) {
+        let create = o.path_of("create");
+        for p in props {
+            let path = super::problem::key_path(&create, &p.key);
+            match p.key.as_str() {
+                "SnapshotId" => r.problem(&path, p.at, "source s chooses the snapshot: leave one of both out"),
+                "VolumeInitializationRate" if rate.is_some() => {
+                    r.problem(&path, p.at, "initialization-rate is there too, and both are the same: leave one out");
+                }
+                _ => {}
+            }
         }
     }
-    on
+    Copies { tags, rate }
 }
 
-fn keep(r: &mut Reader, s: &Object<'_>) -> Option<usize> {
-    let node = s.get("keep")?;
-    let number = match node.value {
-        Value::Integer(i) => usize::try_from(i).ok().filter(|n| *n > 0),
-        _ => {
-            r.wrong_type(&s.path_of("keep"), node, "a whole number");
-            return None;
-        }
-    };
-    if number.is_none() {
-        r.problem(&s.path_of("keep"), node.at, "1 or more is wanted; left out, all are kept");
-    }
-    number
-}
-
-/// Checked here, as far as it can be: on the way out it is too late to hear of a mistake.
-fn tags(r: &mut Reader, s: &Object<'_>) -> Vec<(String, String)> {
-    let Some(node) = s.get("tags") else { return Vec::new() };
+fn tags(r: &mut Reader, o: &Object<'_>) -> Vec<(String, String)> {
+    let Some(node) = o.get("snapshot") else { return Vec::new() };
+    let path = o.path_of("snapshot");
+    let Some(s) = r.object(node, &path, &super::snapshots::KEYS) else { return Vec::new() };
+    let Some(node) = r.required(&s, "tags") else { return Vec::new() };
     let path = s.path_of("tags");
     let Some(map) = r.map(node, &path) else { return Vec::new() };
     let mut tags = Vec::new();
     for p in map.names() {
         let path = map.path_of(&p.key);
-        let Some(value) = value(r, &p.value, &path) else { continue };
-        let key = p.key.to_ascii_lowercase();
-        if key.starts_with("aws:") || key.starts_with("user:ec2fd.") {
-            let whose = if key.starts_with("aws:") { "AWS's" } else { "ec2fleetd's" };
-            r.problem(&path, p.at, format!("tags that begin so are {whose} own"));
-        } else if key.is_empty() || key.chars().count() > KEY {
-            r.problem(&path, p.at, format!("the key of a tag has 1 to {KEY} characters"));
+        // An empty value is one too.
+        if let Some(value) = r.text(&p.value, &path) {
+            tags.push((p.key.clone(), value.to_owned()));
         }
-        tags.push((p.key.clone(), value));
     }
-    if tags.len() > TAGS {
-        r.problem(&path, node.at, format!("{TAGS} tags at most are wanted"));
+    if map.names().next().is_none() {
+        r.problem(&path, node.at, "is empty: without tags every snapshot of the account would fit");
     }
     tags
 }
 
-fn value(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
-    let text = r.text(node, path)?;
-    if text.chars().count() > VALUE {
-        let begin: String = text.chars().take(20).collect();
-        r.problem(path, node.at, format!("{}… is too long: {VALUE} characters at most", quoted(&begin)));
-    }
-    Some(text.to_owned())
+fn rate(r: &mut Reader, o: &Object<'_>) -> Option<i64> {
+    o.get("initialization-rate")?;
+    r.required_integer(o, "initialization-rate")
 }

@@ -139,10 +139,12 @@ pub(crate) fn first_look(
         let requested_by = all.iter().find(|d| d.device.as_ref().is_some_and(|w| same_device(w, &device)));
         match (&directive.device, requested_by) {
             (_, Some(d)) if d.index == directive.index => {
-                return Ok(Some(Found { volume_id: v.id.clone(), device, source: made(v, source) }));
+                return Ok(Some(Found { volume_id: v.id.clone(), device, source: made(v, directive, source) }));
             }
             (_, Some(_)) => {}
-            (None, None) => return Ok(Some(Found { volume_id: v.id.clone(), device, source: made(v, source) })),
+            (None, None) => {
+                return Ok(Some(Found { volume_id: v.id.clone(), device, source: made(v, directive, source) }));
+            }
             // The name was chosen for the one directive of this pool that leaves it out.
             (Some(_), None) if all.iter().any(|d| d.device.is_none() && d.pool_name.as_deref() == pool) => {}
             (Some(_), None) => unrequested = Some(Misfit::Unrequested { volume_id: v.id.clone(), device }),
@@ -151,9 +153,14 @@ pub(crate) fn first_look(
     unrequested.map_or(Ok(None), Err)
 }
 
-/// A volume still in transit was created, not found, whatever the directive prefers.
-fn made(v: &Volume, source: Source) -> Source {
-    if v.tag(tags::IN_TRANSIT).is_some() { Source::Create } else { source }
+/// A volume still in transit was made, not found, whatever the directive prefers.
+fn made(v: &Volume, directive: &VolumeDirective, source: Source) -> Source {
+    let copied = v.snapshot_id.is_some();
+    match v.tag(tags::IN_TRANSIT) {
+        Some(_) if copied && directive.sources.contains(&Source::Snapshot) => Source::Snapshot,
+        Some(_) => Source::Create,
+        None => source,
+    }
 }
 
 /// The free volumes of a pool in the order in which they are to be claimed.

@@ -70,5 +70,6 @@ mod volumes_mounted;
 mod volumes_pool;
 mod volumes_pool_order;
 mod volumes_rerun;
+mod volumes_snapshot;
 mod volumes_suite;
 mod waits;

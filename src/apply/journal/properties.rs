@@ -40,6 +40,7 @@ fn hold() -> impl Strategy<Value = Hold> {
             Hold::Volume(VolumeHold {
                 key: String::new(),
                 volume_id,
+                snapshot: token.clone(),
                 transc_id: Some(token.clone().unwrap_or_default()),
                 token,
                 origin,

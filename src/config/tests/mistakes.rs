@@ -54,12 +54,35 @@ fn mistakes_at_the_top() {
 fn mistakes_in_volumes() {
     for (part, want) in [
         ("device: '/dev/xvdf'", "source: is missing"),
-        ("source: ''", "source: is empty: one or more of x (volume-id), p (pool-name), c (create) are wanted"),
+        (
+            "source: ''",
+            "source: is empty: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted",
+        ),
         ("source: 'cc', create: {}", "source: c is there twice"),
         ("source: ['c'], create: {}", "source: a string is wanted, found an array"),
         ("source: 'x'", "volume-id: is missing: source has x"),
         ("source: 'p'", "pool-name: is missing: source has p"),
         ("source: 'c'", "create: is missing: source has c"),
+        ("source: 's'", "pool-name: is missing: source has s, and snapshot.tags are not there either"),
+        (
+            "source: 's', 'pool-name': 'q', create: {SnapshotId: 'snap-1'}",
+            "create.SnapshotId: source s chooses the snapshot: leave one of both out",
+        ),
+        (
+            "source: 's', 'pool-name': 'q', 'initialization-rate': 100, create: {VolumeInitializationRate: 200}",
+            "create.VolumeInitializationRate: initialization-rate is there too, and both are the same: leave one out",
+        ),
+        (
+            "source: 's', 'pool-name': 'q', 'initialization-rate': '100'",
+            "initialization-rate: a whole number is wanted, found a string",
+        ),
+        ("source: 's', snapshot: {}", "snapshot.tags: is missing"),
+        (
+            "source: 's', snapshot: {tags: {}}",
+            "snapshot.tags: is empty: without tags every snapshot of the account would fit",
+        ),
+        ("source: 's', snapshot: {tags: {k: 1}}", "snapshot.tags.k: a string is wanted, found a whole number"),
+        ("source: 's', snapshot: {tag: {k: 'v'}, tags: {k: 'v'}}", "snapshot.tag: unknown key: did you mean tags?"),
         ("source: 'x', 'volume-id': ''", "volume-id: is empty"),
         ("source: 'p', 'pool-name': 5", "pool-name: a string is wanted, found a whole number"),
         ("source: 'c', create: []", "create: an object of CreateVolume's parameters is wanted, found an array"),

@@ -12,6 +12,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
             .map(|c| match c {
                 'x' => Source::Existing,
                 'p' => Source::Pool,
+                's' => Source::Snapshot,
                 _ => Source::Create,
             })
             .collect(),
@@ -21,6 +22,8 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         pool_pref: PoolPref::Index,
         claiming: Default::default(),
         create: Some(serde_json::Map::new()),
+        snapshot_tags: Vec::new(),
+        initialization_rate: None,
         mount: None,
         release: None,
         snapshot: None,

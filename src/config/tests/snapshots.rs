@@ -1,4 +1,4 @@
-//! `snapshot` of an `attach-volume` directive.
+//! `snapshot` of an `attach-volume` directive: what snapshots are made.
 
 use super::*;
 
@@ -20,6 +20,13 @@ fn what_it_says() {
     let s = read("{every: 60}");
     assert_eq!((s.on, s.every, s.keep, s.tags), (vec![], Some(Duration::from_secs(60)), None, vec![]));
     assert_eq!(ok(&volume("source: 'x', 'volume-id': 'v'")).domains[0].volumes[0].snapshot, None);
+    // With source `s`: tags alone are what it looks for; where snapshots are made, they are only labels.
+    let s = |snapshot: &str| {
+        let config = ok(&volume(&format!("source: 's', 'pool-name': 'p', snapshot: {snapshot}")));
+        let d = &config.domains[0].volumes[0];
+        (d.snapshot.is_some(), d.snapshot_tags.len())
+    };
+    assert_eq!((s("{tags: {a: 'b'}}"), s("{tags: {a: 'b'}, every: 60}")), ((false, 1), (true, 0)));
 }
 
 #[test]
