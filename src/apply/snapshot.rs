@@ -8,7 +8,8 @@
 //! token: after a lost answer the snapshot is looked for by a tag that only this request has.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -58,6 +59,8 @@ fn cannot(what: &str, e: &ApiError) -> Failure {
 pub(crate) struct State {
     /// Held while one is made.
     busy: Mutex<()>,
+    /// Volumes are released: none is made at its time any more.
+    over: Arc<AtomicBool>,
     /// What was said once and need not be said again.
     said: Mutex<BTreeSet<String>>,
 }
@@ -99,6 +102,9 @@ impl DomainRun {
         }
         let share = scope.within((scope.remaining() / SHARE).min(MOST));
         // One that was under way is finished or given up, and thawed, before anything is unmounted.
+        if self.releases(event) {
+            self.snapshots.over.store(true, Ordering::Relaxed);
+        }
         let _busy = self.alone(&share);
         let volumes = self.volumes_with(|s| s.on.contains(&event));
         let ends = parallel::map(volumes.len(), |i| {
@@ -114,6 +120,7 @@ impl DomainRun {
 
     /// Makes snapshots at intervals and deletes those that are too many, until `scope` ends.
     pub(crate) fn keep_snapshots(&self, scope: &Scope) {
+        let scope = &scope.unless(&self.snapshots.over);
         let begun = scope.clock.now();
         let all = self.volumes_with(|s| s.every.is_some() || s.keep.is_some());
         let mut turns: Vec<Turn<'_>> = all

@@ -7,12 +7,28 @@ use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
 use super::{Config, Domain, exec, notify, on_failure, record, volume};
 use crate::macros::Template;
+use crate::model::Event;
 
-const KEYS: [&str; 6] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "on-failure", "domains"];
+const KEYS: [&str; 9] = [
+    "hostname",
+    "set-hostname",
+    "timeout",
+    "interrupt-detection",
+    "interrupt-margin",
+    "maintenance-lead",
+    "terminating-timeout",
+    "on-failure",
+    "domains",
+];
 const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+/// A killed command takes 10 s more, and then that is told.
+const DEFAULT_MARGIN: Duration = Duration::from_secs(15);
+const DEFAULT_LEAD: Duration = Duration::from_secs(600);
+/// As long as the notice of an interruption comes before it.
+const DEFAULT_TERMINATING: Duration = Duration::from_secs(120);
 /// Polling faster does nothing but get throttled.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -51,7 +67,24 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
         Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
-    Some(Config { hostname, timeout, poll_interval, on_failure, domains, warnings: Vec::new() })
+    let config = Config {
+        hostname,
+        timeout,
+        poll_interval,
+        on_failure,
+        interrupt_margin: r.seconds(&o, "interrupt-margin").unwrap_or(DEFAULT_MARGIN),
+        maintenance_lead: r.seconds(&o, "maintenance-lead").unwrap_or(DEFAULT_LEAD),
+        terminating_timeout: r.seconds(&o, "terminating-timeout").unwrap_or(DEFAULT_TERMINATING),
+        domains,
+        warnings: Vec::new(),
+    };
+    for (key, event) in [("maintenance-lead", Event::Maintenance), ("terminating-timeout", Event::Terminating)] {
+        if let Some(node) = o.get(key).filter(|_| !config.domains.iter().any(|d| d.names(event))) {
+            let text = format!("has no effect: no command, message or release is for {}", event.name());
+            r.warn(&o.path_of(key), node.at, text);
+        }
+    }
+    Some(config)
 }
 
 /// `hostname` or `set-hostname`; an empty one is none.

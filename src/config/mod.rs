@@ -42,12 +42,29 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// `interrupt-detection.options.interval`; default 1 s.
     pub(crate) poll_interval: Duration,
+    /// `interrupt-margin`: what the way out leaves free before an announced time; default 15 s.
+    pub(crate) interrupt_margin: Duration,
+    /// `maintenance-lead`: so long before its time maintenance begins for us; default 600 s.
+    pub(crate) maintenance_lead: Duration,
+    /// `terminating-timeout`: how long Auto Scaling waits for the way out; default 120 s.
+    pub(crate) terminating_timeout: Duration,
     /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
     pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
     pub(crate) domains: Vec<Domain>,
     /// What is accepted but will not do what its writer may think.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Domain {
+    /// Whether anything of it is to be done at `event`, of those that must be named.
+    pub(crate) fn names(&self, event: Event) -> bool {
+        self.exec.iter().any(|b| b.runs_on(event))
+            || self.notify.iter().any(|n| n.events.contains(&event))
+            || self.volumes.iter().any(|v| v.release.as_ref().is_some_and(|r| r.on.contains(&event)))
+            || self.volumes.iter().any(|v| v.snapshot.as_ref().is_some_and(|s| s.on.contains(&event)))
+            || self.records.iter().any(|r| r.release.contains(&event))
+    }
 }
 
 /// One application on the instance.
@@ -200,7 +217,7 @@ pub(crate) struct RecordDirective {
 /// One entry of an `exec`.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecBlock {
-    /// `on`; `None`: all five events.
+    /// `on`; `None`: all events that need not be named.
     pub(crate) on: Option<Vec<Event>>,
     /// `lines`.
     pub(crate) lines: Vec<ExecLine>,
@@ -209,7 +226,7 @@ pub(crate) struct ExecBlock {
 impl ExecBlock {
     /// Whether it runs at `event`.
     pub(crate) fn runs_on(&self, event: Event) -> bool {
-        self.on.as_ref().is_none_or(|on| on.contains(&event))
+        self.on.as_ref().map_or(!event.must_be_named(), |on| on.contains(&event))
     }
 }
 

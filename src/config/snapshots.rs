@@ -57,7 +57,8 @@ fn events(r: &mut Reader, s: &Object<'_>) -> Vec<Event> {
     for (path, node) in r.array(s, "on") {
         let Some(event) = r.text(node, &path).and_then(|word| exec::event(r, word, &path, node.at)) else { continue };
         if matches!(event, Event::Starting | Event::Started) {
-            let text = format!("no snapshot is made on {}: events on the way out are wanted, or every", event.name());
+            let text =
+                format!("no snapshot is made on {}: events such as interrupted are wanted, or every", event.name());
             r.problem(&path, node.at, text);
         } else if !on.contains(&event) {
             on.push(event);

@@ -154,7 +154,7 @@ fn mistakes_in_records() {
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
-            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+            "release[0]: nothing is released on started: interrupted, stopping, failed, maintenance and terminating are possible",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",

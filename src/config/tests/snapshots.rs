@@ -43,7 +43,10 @@ fn mistakes() {
         ("{every: 60, keep: 0}", ".keep: 1 or more is wanted; left out, all are kept"),
         ("{every: 60, keep: -1}", ".keep: 1 or more is wanted; left out, all are kept"),
         ("{every: 60, keep: 1.5}", ".keep: a whole number is wanted, found a fraction"),
-        ("{on: ['started']}", ".on[0]: no snapshot is made on started: events on the way out are wanted, or every"),
+        (
+            "{on: ['started']}",
+            ".on[0]: no snapshot is made on started: events such as interrupted are wanted, or every",
+        ),
         ("{every: 60, on: 'stopping'}", ".on: an array ([ … ]) is wanted, found a string"),
         ("{every: 60, tags: ['a']}", ".tags: an object ({ … }) is wanted, found an array"),
         ("{every: 60, tags: {a: 1}}", ".tags.a: a string is wanted, found a whole number"),
