@@ -121,10 +121,12 @@ pub(crate) enum PoolPref {
     Index,
     /// At random.
     Random,
-    /// The one whose `ts-used` is oldest (never used first).
+    /// One of those whose `ts-used` is oldest (never used first).
     LeastRecentlyUsed,
-    /// The one whose `ts-used` is newest (never used last).
+    /// One of those whose `ts-used` is newest (never used last).
     MostRecentlyUsed,
+    /// The one that this instance had last, or the member of the fleet that it stands in for; then by index.
+    Sticky,
 }
 
 /// One entry of `attach-volume`.
@@ -146,6 +148,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// With `sticky`: `hostname`, by which an instance is known for the one that it stands in for.
+    pub(crate) member: Option<Template>,
     /// `wait`, `fence`, `max-per-instance`.
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].

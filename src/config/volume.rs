@@ -27,11 +27,12 @@ const KEYS: [&str; 15] = [
     "initialization-rate",
 ];
 
-const POOL_PREFS: [(&str, PoolPref); 4] = [
+const POOL_PREFS: [(&str, PoolPref); 5] = [
     ("index", PoolPref::Index),
     ("random", PoolPref::Random),
     ("least-recently-used", PoolPref::LeastRecentlyUsed),
     ("most-recently-used", PoolPref::MostRecentlyUsed),
+    ("sticky", PoolPref::Sticky),
 ];
 /// The original's spelling.
 const POOL_PREFS_TOO: [(&str, PoolPref); 2] =
@@ -131,6 +132,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
         volume_id,
         pool_name,
         pool_pref,
+        member: None,
         claiming,
         create,
         snapshot_tags: copies.tags,

@@ -72,5 +72,6 @@ mod volumes_pool;
 mod volumes_pool_order;
 mod volumes_rerun;
 mod volumes_snapshot;
+mod volumes_sticky;
 mod volumes_suite;
 mod waits;
