@@ -58,6 +58,8 @@ mod rollback_stop;
 mod rollback_unsure;
 mod secrets;
 mod signals;
+mod snapshots;
+mod snapshots_frozen;
 mod transport;
 mod volumes_attach;
 mod volumes_by_id;
