@@ -78,6 +78,7 @@ impl Daemon {
         let of = |d: &Domain| -> Duration {
             let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
             let release = if d.run.releases(event) { RELEASE } else { Duration::ZERO };
+            let release = release + d.run.time_for_snapshots(event);
             // A killed one takes 10 s more.
             lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum::<Duration>() + release
         };

@@ -4,6 +4,7 @@ mod hook;
 mod mistakes;
 mod on_failure;
 mod properties;
+mod snapshots;
 
 use std::time::Duration;
 
