@@ -28,11 +28,13 @@ use crate::scope::{Halt, Scope};
 use crate::sys::announced::Announced;
 
 mod endpoints;
+mod events;
 mod facts;
 mod interface;
 mod notice;
 
 pub(crate) use endpoints::endpoints;
+pub(crate) use events::Scheduled;
 pub(crate) use interface::Interface;
 
 /// The longest life that a token can have.

@@ -6,10 +6,11 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use time::OffsetDateTime;
@@ -68,6 +69,36 @@ pub(crate) fn place() -> &'static str {
 
 static TO_KERNEL: AtomicBool = AtomicBool::new(false);
 
+/// What stands at the foot of the terminal; `None`: standard error is none.
+static BAR: Mutex<Option<String>> = Mutex::new(None);
+
+/// Terminals have at least so many columns; a longer line would not be written over as a whole.
+const COLUMNS: usize = 79;
+
+/// Begins a line of a terminal anew.
+const CLEAR: &str = "\r\x1b[K";
+
+/// Shows `text` at the foot of the terminal, in place of what was there; nothing if it is empty. `false`: standard error
+/// is no terminal.
+pub(crate) fn bar(text: &str) -> bool {
+    let mut bar = BAR.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(bar) = &mut *bar else { return false };
+    *bar = one_line(text).chars().take(COLUMNS).collect();
+    let _ = std::io::stderr().lock().write_all(format!("{CLEAR}{bar}").as_bytes());
+    true
+}
+
+/// A line above the bar, if there is one.
+fn above_bar(line: &str) {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = match bar.as_deref() {
+        Some(bar) if !bar.is_empty() => format!("{CLEAR}{line}{bar}"),
+        _ => line.to_owned(),
+    };
+    // A log that cannot be written must not stop a boot.
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
 enum Logger {
     /// Standard error.
     Plain,
@@ -109,6 +140,9 @@ pub(crate) fn init(verbose: bool, place: Place, kmsg: &Path) {
         }
         other => (if journal { Logger::Journal } else { Logger::Plain }, other.and_then(Result::err)),
     };
+    if matches!(logger, Logger::Plain) && std::io::stderr().is_terminal() {
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(String::new());
+    }
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Info });
     }
@@ -134,7 +168,10 @@ impl Log for Logger {
         let message = one_line(&r.args().to_string());
         // A log that cannot be written must not stop a boot.
         let _ = match self {
-            Logger::Plain => std::io::stderr().lock().write_all(dated(r.level(), &domain, &message).as_bytes()),
+            Logger::Plain => {
+                above_bar(&dated(r.level(), &domain, &message));
+                Ok(())
+            }
             Logger::Journal => {
                 let text = format!("<{}>{domain}{message}\n", priority(r.level()));
                 std::io::stderr().lock().write_all(text.as_bytes())

@@ -1,4 +1,4 @@
-//! Source `c`: CreateVolume with a client token that this instance derives again, and the wait until it is available.
+//! Sources `c` and `s`: CreateVolume with a client token that this instance derives again, and the wait until it is available.
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html>
 
@@ -12,14 +12,17 @@ use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::ec2::{Filter, Volume, VolumeState};
 use crate::config::{Source, VolumeDirective};
+use crate::plan::create::{self, Base};
+use crate::plan::tags;
 use crate::plan::volumes::{Found, Standing, standing};
-use crate::plan::{create, tags};
 use crate::scope::Scope;
 
 /// How many volumes of earlier generations are looked through for one that is not finished.
 pub(super) const MAX_GENERATIONS: u32 = 50;
 /// How long a new volume may be unknown to DescribeVolumes before it counts as gone.
 const UNSEEN: Duration = Duration::from_secs(20);
+/// A new volume mostly takes less than this; it is not spoken of until then.
+const QUIET: Duration = Duration::from_secs(10);
 /// A volume that is older than this when CreateVolume returns it was made by an earlier run.
 const FRESH: time::Duration = time::Duration::minutes(2);
 /// How many volumes that nobody ever saw count as made by earlier runs; more of them die of something else.
@@ -36,18 +39,21 @@ enum Made {
 }
 
 impl DomainRun {
-    /// Source `c`: creates the directive's volume and claims it.
+    /// Source `c`: creates the directive's volume and claims it. The other sources that make one: a copy of `base`.
     pub(crate) fn source_create(
         &self,
         d: &VolumeDirective,
+        source: Source,
+        base: Option<&Base>,
         read: &[Volume],
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let mut unseen = 0;
         for generation in 0..MAX_GENERATIONS {
             let facts = self.shared.facts();
-            let token = create::client_token(&facts.instance_id, &self.config.name, d, generation);
-            match self.made(d, &token, read, scope)? {
+            let snapshot = base.map(|b| b.snapshot.as_str());
+            let token = create::client_token(&facts.instance_id, &self.config.name, d, snapshot, generation);
+            match self.made(d, base, &token, read, scope)? {
                 Made::Unseen(f) => {
                     unseen += 1;
                     if unseen == MAX_UNSEEN {
@@ -64,13 +70,13 @@ impl DomainRun {
                     lock(&self.shared.taken).insert(v.id.clone());
                     if let Standing::Here(device) = standing(&v, &facts.instance_id, &facts.zone) {
                         self.drop_hold(&d.path);
-                        let found = Found { volume_id: v.id.clone(), device, source: Source::Create };
+                        let found = Found { volume_id: v.id.clone(), device, source };
                         return Ok(self.use_found(d, &found, std::slice::from_ref(&v), scope)?);
                     }
                     let mut origin = Origin::Created;
                     self.with_volume(&d.path, |h| origin = h.origin);
                     return match self.claim(d, &v, origin, scope)? {
-                        Ok(device) => Ok(self.finish_claim(d, &v, Source::Create, &device, scope)?),
+                        Ok(device) => Ok(self.finish_claim(d, &v, source, &device, scope)?),
                         // Another instance took what we made: it is not ours to delete.
                         Err(lost) => {
                             self.drop_hold(&d.path);
@@ -84,10 +90,19 @@ impl DomainRun {
     }
 
     /// Makes sure that the token's volume exists, and waits until it is available.
-    fn made(&self, d: &VolumeDirective, token: &str, read: &[Volume], scope: &Scope) -> Result<Made, Failure> {
-        let params = create::request(d, &self.config.name, &self.shared.facts(), token);
+    fn made(
+        &self,
+        d: &VolumeDirective,
+        base: Option<&Base>,
+        token: &str,
+        read: &[Volume],
+        scope: &Scope,
+    ) -> Result<Made, Failure> {
+        let params = create::request(d, &self.config.name, &self.shared.facts(), base, token);
+        let what = base.map_or("create a volume".to_owned(), |b| format!("create a volume from {}", b.snapshot));
         self.push(Hold::Volume(VolumeHold {
             token: Some(token.to_owned()),
+            snapshot: base.map(|b| b.snapshot.clone()),
             ..self.new_hold(d, Origin::Created, d.device.as_deref().unwrap_or_default())
         }));
         // Where the journal says that the volume is of this transaction and was never attached, it may be deleted.
@@ -108,7 +123,7 @@ impl DomainRun {
                         if !e.may_have_worked() {
                             self.give_back(d, left);
                         }
-                        return Err(Failure::api("create a volume", &e));
+                        return Err(Failure::api(&what, &e));
                     }
                 }
             }
@@ -117,7 +132,7 @@ impl DomainRun {
                 if !e.may_have_worked() {
                     self.give_back(d, left);
                 }
-                return Err(Failure::api("create a volume", &e));
+                return Err(Failure::api(&what, &e));
             }
         };
         // Not by its age: clocks differ, and a run may follow at once on one that failed.
@@ -126,7 +141,8 @@ impl DomainRun {
             h.volume_id = Some(volume.id.clone());
             h.origin = if old { Origin::Adopted } else { Origin::Created };
         });
-        log::info!("{}: {} {}", d.path, if old { "finishing" } else { "created" }, volume.id);
+        let from = base.map_or(String::new(), |b| format!(" from {}", b.snapshot));
+        log::info!("{}: {} {}{from}", d.path, if old { "finishing" } else { "created" }, volume.id);
         let made = self.until_available(d, volume, token, old, scope)?;
         if let Made::Ready(v) = &made {
             // It may have been another's meanwhile, and used.
@@ -161,6 +177,8 @@ impl DomainRun {
         let mut seen = false;
         let mut now = Some(made);
         let mut pause = Duration::from_millis(250);
+        let quiet_until = self.shared.clock.now().after(QUIET);
+        let mut progress = self.shared.measure(&d.path);
         let dead = |what: &str| {
             Failure::new(format!(
                 "the new volume {id} {what}: if it is encrypted, may this instance's role use the KMS key \
@@ -199,6 +217,10 @@ impl DomainRun {
                     }
                     Standing::Broken(why) => return Err(dead(&format!("cannot be used: {why}"))),
                 },
+            }
+            if self.shared.clock.now() >= quiet_until {
+                let state = now.as_ref().map_or("unknown", |v| v.state.name());
+                progress.tell(&format!("waiting for the new volume {id}, which is {state}"), None);
             }
             let waiting = |h| Failure::halted(format!("the new volume {id} is not available yet"), h);
             scope.sleep(pause).map_err(waiting)?;

@@ -111,7 +111,7 @@ impl Ground for Volume<'_> {
     fn history(&self) -> History {
         let mut history = History {
             made: false,
-            copied: self.d.create.as_ref().is_some_and(|c| c.contains_key("SnapshotId")),
+            copied: self.a.copied || self.d.create.as_ref().is_some_and(|c| c.contains_key("SnapshotId")),
             half: false,
         };
         self.run.with_volume(&self.d.path, |h| {

@@ -10,6 +10,7 @@
 
 pub(crate) mod address;
 pub(crate) mod claim;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod fence;
@@ -19,11 +20,13 @@ pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod pool;
+pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
+pub(crate) mod snapshot;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
 pub(crate) mod volume;
@@ -169,6 +172,8 @@ pub(crate) struct DomainRun {
     crowds: Mutex<Vec<sweep::Crowd>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
+    /// What its snapshots share.
+    snapshots: snapshot::State,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
     /// What directives that wait have seen.
@@ -188,6 +193,7 @@ impl DomainRun {
             crowds: Mutex::default(),
             address: Mutex::default(),
             abandoned: Arc::default(),
+            snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),
         }

@@ -19,7 +19,7 @@ use super::hold::{AddressHold, Committed, Done, Hold, Origin, RecordHold, Volume
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Volume, VolumeState};
 use crate::aws::route53::RecordSet;
-use crate::config::VolumeDirective;
+use crate::config::{Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
 use crate::plan::volumes::{self, Standing, standing};
 use crate::plan::{create, tags};
@@ -97,9 +97,11 @@ impl DomainRun {
     fn derives(&self, v: &VolumeHold) -> bool {
         let me = &self.shared.facts().instance_id;
         let derives = |d: &VolumeDirective| {
+            let (snapshot, domain) = (v.snapshot.as_deref(), &self.config.name);
             let mut tokens =
-                (0..super::create::MAX_GENERATIONS).map(|g| create::client_token(me, &self.config.name, d, g));
-            d.create.is_some() && tokens.any(|t| v.token.as_ref() == Some(&t))
+                (0..super::create::MAX_GENERATIONS).map(|g| create::client_token(me, domain, d, snapshot, g));
+            let makes = |s: &Source| s.makes() && (*s == Source::Create) == snapshot.is_none();
+            d.sources.iter().any(makes) && tokens.any(|t| v.token.as_ref() == Some(&t))
         };
         v.origin != Origin::Claimed && self.config.volumes.iter().any(derives)
     }
@@ -374,6 +376,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         volume_id: Some(v.id.clone()),
         attached: if v.tag(tags::IN_TRANSIT) == token.as_deref() { Done::No } else { Done::Yes },
         token,
+        snapshot: v.snapshot_id.clone(),
         transc_id: None,
         origin: Origin::Created,
         seen: true,

@@ -27,6 +27,8 @@ pub(crate) struct Acquired {
     pub(crate) op: bool,
     /// The node.
     pub(crate) disk: PathBuf,
+    /// It was made from a snapshot: what is on it is not known by who made it.
+    pub(crate) copied: bool,
 }
 
 /// How a source ended without a volume.
@@ -111,7 +113,8 @@ impl DomainRun {
             let end = match source {
                 Source::Existing => self.source_existing(d, read, scope),
                 Source::Pool => self.source_pool(d, read, scope),
-                Source::Create => self.source_create(d, read, scope),
+                Source::Create => self.source_create(d, Source::Create, None, read, scope),
+                Source::Snapshot => self.source_snapshot(d, read, scope),
             };
             match end {
                 Ok(a) => return Ok(a),
@@ -163,6 +166,7 @@ impl DomainRun {
                 volume_id: found.volume_id.clone(),
                 created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
+                member: self.member(d),
             };
             self.ledger(|l| {
                 l.to_tidy.retain(|c| c.volume_id != committed.volume_id);
@@ -172,7 +176,8 @@ impl DomainRun {
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} is attached already, as {}", d.path, found.volume_id, disk.display());
-        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk })
+        let copied = volume.is_some_and(|v| v.snapshot_id.is_some());
+        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk, copied })
     }
 
     pub(crate) fn new_hold(&self, d: &VolumeDirective, origin: Origin, device: &str) -> VolumeHold {
@@ -180,6 +185,7 @@ impl DomainRun {
             key: d.path.clone(),
             volume_id: None,
             token: None,
+            snapshot: None,
             transc_id: None,
             origin,
             seen: false,
@@ -266,7 +272,7 @@ impl DomainRun {
         let left = v
             .tag(tags::TRANSC_ID)
             .filter(|t| create::is_token(t) && v.tag(tags::OWNER) == Some(self.shared.facts().instance_id.as_str()));
-        if let Some(left) = left.filter(|_| source != Source::Create) {
+        if let Some(left) = left.filter(|_| !source.makes()) {
             // A run of this instance made it and was cut off: its tags say so already, and until it is finished.
             log::info!("{}: finishing {}, which an earlier run created", d.path, v.id);
             self.with_volume(&d.path, |h| {
@@ -274,7 +280,7 @@ impl DomainRun {
                 h.transc_id = Some(left.to_owned());
                 h.token = v.tag(tags::IN_TRANSIT).map(str::to_owned);
             });
-        } else if source != Source::Create {
+        } else if !source.makes() {
             let (run, id) = (self.shared.clone(), v.id.clone());
             let owner = self.shared.facts().instance_id.clone();
             let me = owner.clone();
@@ -307,7 +313,7 @@ impl DomainRun {
         }
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());
-        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk })
+        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk, copied: v.snapshot_id.is_some() })
     }
 
     /// Takes the in-transit tag off: from here on the volume may carry data, and no clean-up deletes it.

@@ -11,7 +11,7 @@ use super::{Source, VolumeDirective};
 /// What a directive does where what it wants is held by others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Claiming {
-    /// `wait`: how long that is waited for, for each of the sources `x` and `p`.
+    /// `wait`: how long that is waited for, for each of the sources `x`, `p` and `s`.
     pub(crate) wait: Option<Duration>,
     /// `fence`: a holder that is terminated or stopped may be detached from.
     pub(crate) fence: bool,
@@ -26,7 +26,7 @@ pub(super) fn claiming(r: &mut Reader, o: &Object<'_>, sources: &[Source], init:
     let most = most(r, o);
     let (existing, pool) = (sources.contains(&Source::Existing), sources.contains(&Source::Pool));
     for (key, effective, letters) in [
-        ("wait", existing || pool, "no x and no p"),
+        ("wait", existing || pool || sources.contains(&Source::Snapshot), "no x and no p"),
         ("fence", existing || pool, "no x and no p"),
         ("max-per-instance", pool, "no p"),
     ] {

@@ -7,9 +7,9 @@ use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{PoolPref, Source, VolumeDirective, claim, exec, mount};
+use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot, snapshots};
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "source",
     "device",
     "volume-id",
@@ -23,13 +23,16 @@ const KEYS: [&str; 13] = [
     "wait",
     "fence",
     "max-per-instance",
+    "snapshot",
+    "initialization-rate",
 ];
 
-const POOL_PREFS: [(&str, PoolPref); 4] = [
+const POOL_PREFS: [(&str, PoolPref); 5] = [
     ("index", PoolPref::Index),
     ("random", PoolPref::Random),
     ("least-recently-used", PoolPref::LeastRecentlyUsed),
     ("most-recently-used", PoolPref::MostRecentlyUsed),
+    ("sticky", PoolPref::Sticky),
 ];
 /// The original's spelling.
 const POOL_PREFS_TOO: [(&str, PoolPref); 2] =
@@ -102,8 +105,12 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
             None if has(source) => {
                 r.problem(&o.path_of(key), o.at, format!("is missing: source has {}", source.letter()));
             }
-            // A pool name without `p` is the tag of what `c` creates.
-            Some(node) if sources.is_some() && !has(source) && !(key == "pool-name" && has(Source::Create)) => {
+            // What is made carries the pool's name, and is made as `create` says.
+            Some(node)
+                if sources
+                    .as_ref()
+                    .is_some_and(|l| !l.contains(&source) && !l.iter().any(|s| s.makes() && key != "volume-id")) =>
+            {
                 r.warn(&o.path_of(key), node.at, format!("has no effect: source has no {}", source.letter()));
             }
             _ => {}
@@ -112,6 +119,8 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
     if let Some(node) = o.get("timeout") {
         r.warn(&o.path_of("timeout"), node.at, "has no effect: the timeout of the top level bounds the whole init");
     }
+    let made = snapshots::snapshot(r, o, has(Source::Snapshot));
+    let copies = snapshot::keys(r, o, sources.as_deref().unwrap_or_default(), made.is_some());
     let exec = exec::blocks(r, o, exec::Place::Volume);
     let claiming = claim::claiming(r, o, sources.as_deref().unwrap_or_default(), init);
     Some(VolumeDirective {
@@ -123,16 +132,20 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
         volume_id,
         pool_name,
         pool_pref,
+        member: None,
         claiming,
         create,
+        snapshot_tags: copies.tags,
+        initialization_rate: copies.rate,
         mount: mount::mount(r, o),
         release: mount::release(r, o, &["on", "lazy"]),
+        snapshot: made,
         exec,
     })
 }
 
 fn sources(r: &mut Reader, o: &Object<'_>) -> Option<Vec<Source>> {
-    const WANTED: &str = "one or more of x (volume-id), p (pool-name), c (create) are wanted";
+    const WANTED: &str = "one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted";
     let node = r.required(o, "source")?;
     let path = o.path_of("source");
     let text = r.text(node, &path)?;
@@ -145,6 +158,7 @@ fn sources(r: &mut Reader, o: &Object<'_>) -> Option<Vec<Source>> {
         let source = match c {
             'x' => Source::Existing,
             'p' => Source::Pool,
+            's' => Source::Snapshot,
             'c' => Source::Create,
             _ => {
                 r.problem(

@@ -14,12 +14,34 @@ use crate::model::Facts;
 /// Keys of `create` that are ours to set.
 pub(crate) const OVERRIDDEN: [&str; 3] = ["AvailabilityZone", "AvailabilityZoneId", "ClientToken"];
 
-/// The client token of a directive's volume. A dead volume burns its token: the next try has the next `generation`.
-pub(crate) fn client_token(instance_id: &str, domain: &str, directive: &VolumeDirective, generation: u32) -> String {
-    let mut h = Sha256::new();
+/// What a volume is a copy of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    /// `snap-…`.
+    pub(crate) snapshot: String,
+    /// Its size in GiB.
+    pub(crate) size: u64,
+}
+
+/// The client token of a directive's volume, made from `snapshot` or from nothing. A dead volume burns its token: the
+/// next try has the next `generation`. Of another snapshot it is another volume.
+pub(crate) fn client_token(
+    instance_id: &str,
+    domain: &str,
+    directive: &VolumeDirective,
+    snapshot: Option<&str>,
+    generation: u32,
+) -> String {
     let create = directive.create.as_ref().map(|m| Value::Object(m.clone()).to_string()).unwrap_or_default();
     let pool = directive.pool_name.as_deref().unwrap_or_default();
-    for part in [instance_id, domain, pool, &directive.index.to_string(), &generation.to_string(), &create] {
+    let (index, generation) = (directive.index.to_string(), generation.to_string());
+    let rate = directive.initialization_rate.map(|r| r.to_string()).unwrap_or_default();
+    let mut parts = vec![instance_id, domain, pool, &index, &generation, &create];
+    if let Some(snapshot) = snapshot {
+        parts.extend([snapshot, &rate]);
+    }
+    let mut h = Sha256::new();
+    for part in parts {
         h.update(part.len().to_le_bytes());
         h.update(part.as_bytes());
     }
@@ -27,15 +49,36 @@ pub(crate) fn client_token(instance_id: &str, domain: &str, directive: &VolumeDi
     format!("ec2fd-{hex}")
 }
 
+/// The `Size` of `create`, if `base` needs more: the volume has grown since it was made. EC2 would refuse it.
+pub(crate) fn too_small(directive: &VolumeDirective, base: &Base) -> Option<u64> {
+    let size = directive.create.as_ref()?.get("Size")?.as_u64()?;
+    (size < base.size).then_some(size)
+}
+
 /// Whether `text` is a client token of ours: the transaction tag of what an instance creates.
 pub(crate) fn is_token(text: &str) -> bool {
     text.strip_prefix("ec2fd-").is_some_and(|t| t.len() == 40)
 }
 
-/// The parameters of CreateVolume, in AWS's names.
-pub(crate) fn request(directive: &VolumeDirective, domain: &str, facts: &Facts, token: &str) -> Map<String, Value> {
+/// The parameters of CreateVolume, in AWS's names, for a copy of `base` or for a blank volume.
+pub(crate) fn request(
+    directive: &VolumeDirective,
+    domain: &str,
+    facts: &Facts,
+    base: Option<&Base>,
+    token: &str,
+) -> Map<String, Value> {
     let mut p: Map<String, Value> = directive.create.clone().unwrap_or_default();
     p.retain(|k, _| !OVERRIDDEN.contains(&k.as_str()));
+    if let Some(base) = base {
+        p.insert("SnapshotId".to_owned(), json!(base.snapshot));
+        if too_small(directive, base).is_some() {
+            p.insert("Size".to_owned(), json!(base.size));
+        }
+        if let Some(rate) = directive.initialization_rate {
+            p.insert("VolumeInitializationRate".to_owned(), json!(rate));
+        }
+    }
     p.insert("AvailabilityZone".to_owned(), json!(facts.zone));
     p.insert("ClientToken".to_owned(), json!(token));
     // EC2's own default is still gp2.
@@ -88,12 +131,12 @@ mod tests {
                 {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "n"}, {"Key": "user:ec2fd.domain", "Value": "evil"}]}]}"#,
         )
         .unwrap();
-        let token = client_token("i-1", "d", &d, 0);
-        assert_eq!(token, client_token("i-1", "d", &d, 0));
-        assert_ne!(token, client_token("i-1", "d", &d, 1));
-        assert_ne!(token, client_token("i-2", "d", &d, 0));
+        let token = client_token("i-1", "d", &d, None, 0);
+        assert_eq!(token, client_token("i-1", "d", &d, None, 0));
+        assert_ne!(token, client_token("i-1", "d", &d, None, 1));
+        assert_ne!(token, client_token("i-2", "d", &d, None, 0));
         assert!(token.len() <= 64 && is_token(&token) && !is_token("boot-7"));
-        let p = request(&d, "d", &facts(), &token);
+        let p = request(&d, "d", &facts(), None, &token);
         assert_eq!(p["AvailabilityZone"], "eu-west-1a");
         assert_eq!(p["ClientToken"], token);
         assert_eq!(p["VolumeType"], "gp3");
@@ -111,7 +154,32 @@ mod tests {
     fn no_pool_name_no_pool_tag() {
         let mut d = directive("c", Some("/dev/xvdf"));
         d.pool_name = None;
-        let p = request(&d, "d", &facts(), "t");
+        let p = request(&d, "d", &facts(), None, "t");
         assert!(!Value::Object(p).to_string().contains(tags::POOL_NAME));
+    }
+
+    #[test]
+    fn a_copy_is_of_its_snapshot_and_not_smaller() {
+        let mut d = directive("sc", Some("/dev/xvdf"));
+        let of = |d: &VolumeDirective, size| {
+            let base = Base { snapshot: "snap-1".into(), size };
+            let p = request(d, "d", &facts(), Some(&base), "t");
+            (p.get("SnapshotId").cloned(), p.get("Size").cloned(), p.get("VolumeInitializationRate").cloned())
+        };
+        assert_eq!(of(&d, 10), (Some(json!("snap-1")), None, None));
+        d.create = serde_json::from_str(r#"{"Size": 8}"#).unwrap();
+        d.initialization_rate = Some(200);
+        assert_eq!(of(&d, 10), (Some(json!("snap-1")), Some(json!(10)), Some(json!(200))));
+        assert_eq!(of(&d, 4).1, Some(json!(8)));
+        // For the same directive without a snapshot nothing of that counts.
+        let p = request(&d, "d", &facts(), None, "t");
+        assert!(!p.contains_key("SnapshotId") && !p.contains_key("VolumeInitializationRate"));
+        let token = |snapshot, rate| {
+            client_token("i-1", "d", &VolumeDirective { initialization_rate: rate, ..d.clone() }, snapshot, 0)
+        };
+        assert_eq!(token(None, None), token(None, Some(200)));
+        let all = [token(None, None), token(Some("snap-1"), None), token(Some("snap-2"), None)];
+        let all: std::collections::BTreeSet<_> = all.into_iter().chain([token(Some("snap-1"), Some(200))]).collect();
+        assert_eq!(all.len(), 4);
     }
 }

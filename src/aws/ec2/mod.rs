@@ -1,22 +1,18 @@
-//! EC2: volumes, snapshots, addresses, their tags, the states of instances and their end. One file for each action, with its request
-//! and the reading of its answer.
+//! EC2: volumes, snapshots, addresses, their tags, the states of instances and their end. One file for each action, with
+//! its request and the reading of its answer.
 
 mod associate_address;
 mod attach_volume;
-#[allow(dead_code)]
 mod create_snapshot;
 mod create_volume;
-#[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
 mod describe_addresses;
 mod describe_instances;
-#[allow(dead_code)]
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
 mod disassociate_address;
-#[allow(dead_code)]
 mod snapshot;
 mod tags;
 mod terminate_instances;
@@ -27,8 +23,6 @@ use describe_volumes::add_filters;
 pub(crate) use describe_addresses::Address;
 pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
-// Until the directives use them.
-#[allow(unused_imports)]
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 #[cfg(test)]
 pub(crate) use volume::Attachment;

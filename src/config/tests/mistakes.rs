@@ -54,12 +54,35 @@ fn mistakes_at_the_top() {
 fn mistakes_in_volumes() {
     for (part, want) in [
         ("device: '/dev/xvdf'", "source: is missing"),
-        ("source: ''", "source: is empty: one or more of x (volume-id), p (pool-name), c (create) are wanted"),
+        (
+            "source: ''",
+            "source: is empty: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted",
+        ),
         ("source: 'cc', create: {}", "source: c is there twice"),
         ("source: ['c'], create: {}", "source: a string is wanted, found an array"),
         ("source: 'x'", "volume-id: is missing: source has x"),
         ("source: 'p'", "pool-name: is missing: source has p"),
         ("source: 'c'", "create: is missing: source has c"),
+        ("source: 's'", "pool-name: is missing: source has s, and snapshot.tags are not there either"),
+        (
+            "source: 's', 'pool-name': 'q', create: {SnapshotId: 'snap-1'}",
+            "create.SnapshotId: source s chooses the snapshot: leave one of both out",
+        ),
+        (
+            "source: 's', 'pool-name': 'q', 'initialization-rate': 100, create: {VolumeInitializationRate: 200}",
+            "create.VolumeInitializationRate: initialization-rate is there too, and both are the same: leave one out",
+        ),
+        (
+            "source: 's', 'pool-name': 'q', 'initialization-rate': '100'",
+            "initialization-rate: a whole number is wanted, found a string",
+        ),
+        ("source: 's', snapshot: {}", "snapshot.tags: is missing"),
+        (
+            "source: 's', snapshot: {tags: {}}",
+            "snapshot.tags: is empty: without tags every snapshot of the account would fit",
+        ),
+        ("source: 's', snapshot: {tags: {k: 1}}", "snapshot.tags.k: a string is wanted, found a whole number"),
+        ("source: 's', snapshot: {tag: {k: 'v'}, tags: {k: 'v'}}", "snapshot.tag: unknown key: did you mean tags?"),
         ("source: 'x', 'volume-id': ''", "volume-id: is empty"),
         ("source: 'p', 'pool-name': 5", "pool-name: a string is wanted, found a whole number"),
         ("source: 'c', create: []", "create: an object of CreateVolume's parameters is wanted, found an array"),
@@ -76,7 +99,7 @@ fn mistakes_in_volumes() {
         ("source: 'c', create: {}, critical: 'no'", "critical: true or false is wanted, found a string"),
         (
             "source: 'c', create: {}, 'pool-pref': 'lru'",
-            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used",
+            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used, sticky",
         ),
     ] {
         assert_eq!(problem(&volume(part)), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
@@ -131,7 +154,7 @@ fn mistakes_in_records() {
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
-            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+            "release[0]: nothing is released on started: interrupted, stopping, failed, maintenance and terminating are possible",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",
@@ -199,7 +222,8 @@ fn mistakes_in_addresses() {
         ("'pool-name': 'p', wait: 0", ".wait: a number of seconds is wanted, more than 0 and at most 1000000000"),
         (
             "'pool-name': 'p', release: ['starting']",
-            ".release[0]: nothing is released on starting: interrupted, stopping and failed are",
+            ".release[0]: nothing is released on starting: interrupted, stopping, failed, maintenance and terminating are \
+             possible",
         ),
     ] {
         let text = domain(&format!("'associate-address': [{{ {part} }}]"));
