@@ -6,6 +6,7 @@
 mod check;
 mod claim;
 mod exec;
+mod hook;
 mod json5;
 mod mime;
 mod mount;
@@ -15,6 +16,7 @@ mod problem;
 mod reader;
 mod record;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -28,8 +30,10 @@ use crate::model::Event;
 
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
+pub(crate) use hook::{Hook, Transition};
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
+pub(crate) use snapshots::Snapshot;
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) maintenance_lead: Duration,
     /// `terminating-timeout`: how long Auto Scaling waits for the way out; default 120 s.
     pub(crate) terminating_timeout: Duration,
+    /// `lifecycle-hook`, one or several.
+    pub(crate) hooks: Vec<Hook>,
     /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
     pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
@@ -54,12 +60,20 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
 }
 
+impl Config {
+    /// Whether there is a hook of this transition.
+    pub(crate) fn has_hook(&self, on: Transition) -> bool {
+        self.hooks.iter().any(|h| h.on == on)
+    }
+}
+
 impl Domain {
     /// Whether anything of it is to be done at `event`, of those that must be named.
     pub(crate) fn names(&self, event: Event) -> bool {
         self.exec.iter().any(|b| b.runs_on(event))
             || self.notify.iter().any(|n| n.events.contains(&event))
             || self.volumes.iter().any(|v| v.release.as_ref().is_some_and(|r| r.on.contains(&event)))
+            || self.volumes.iter().any(|v| v.snapshot.as_ref().is_some_and(|s| s.on.contains(&event)))
             || self.records.iter().any(|r| r.release.contains(&event))
     }
 }
@@ -159,6 +173,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) mount: Option<Mount>,
     /// `release`.
     pub(crate) release: Option<Release>,
+    /// `snapshot`, where it makes some.
+    pub(crate) snapshot: Option<Snapshot>,
     /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
 }

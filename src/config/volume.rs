@@ -7,7 +7,7 @@ use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot};
+use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot, snapshots};
 
 const KEYS: [&str; 15] = [
     "source",
@@ -119,7 +119,8 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
     if let Some(node) = o.get("timeout") {
         r.warn(&o.path_of("timeout"), node.at, "has no effect: the timeout of the top level bounds the whole init");
     }
-    let copies = snapshot::keys(r, o, sources.as_deref().unwrap_or_default());
+    let made = snapshots::snapshot(r, o, has(Source::Snapshot));
+    let copies = snapshot::keys(r, o, sources.as_deref().unwrap_or_default(), made.is_some());
     let exec = exec::blocks(r, o, exec::Place::Volume);
     let claiming = claim::claiming(r, o, sources.as_deref().unwrap_or_default(), init);
     Some(VolumeDirective {
@@ -138,6 +139,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
         initialization_rate: copies.rate,
         mount: mount::mount(r, o),
         release: mount::release(r, o, &["on", "lazy"]),
+        snapshot: made,
         exec,
     })
 }

@@ -11,7 +11,7 @@ use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
-use crate::scope::{Halt, Scope};
+use crate::scope::{Halt, Scope, Stop};
 
 /// What the messages and commands of all domains share.
 #[derive(Debug)]
@@ -132,6 +132,8 @@ impl Domain {
         }
         // What is begun now is brought to an end.
         let scope = &scope.undisturbed();
+        // Never what a way out fails of.
+        self.run.snapshot_on(event, scope).into_iter().for_each(|text| self.note(text));
         // A stopped or hibernated instance keeps its volumes, and finds them when it resumes.
         let action = lock(&self.context.notice).as_ref().map(|n| n.action.clone());
         let stays = event == Event::Interrupted && action.is_some_and(|a| a != "terminate");
@@ -144,6 +146,16 @@ impl Domain {
         let released = kept.is_empty();
         lock(&self.kept).extend(kept);
         well && released
+    }
+
+    /// Makes snapshots at intervals, from a thread of its own, until `stop`. Nobody waits for it: whatever must be at its
+    /// end when a volume is released, [`DomainRun::snapshot_on`] waits for.
+    pub(crate) fn keep_snapshots(self: &Arc<Domain>, stop: &Stop) {
+        if self.run.wants_snapshots() {
+            let (me, scope) = (self.clone(), Scope::new(&self.context.shared.clock, Duration::MAX, Some(stop)));
+            let work = move || in_domain(me.name(), || me.run.keep_snapshots(&scope));
+            parallel::background("snapshots", Box::new(work));
+        }
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

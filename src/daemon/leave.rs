@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::domain::{Domain, each};
 use super::{Daemon, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names};
 use crate::apply::lock;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::model::Event;
 use crate::parallel;
@@ -77,6 +78,7 @@ impl Daemon {
         let of = |d: &Domain| -> Duration {
             let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
             let release = if d.run.releases(event) { RELEASE } else { Duration::ZERO };
+            let release = release + d.run.time_for_snapshots(event);
             // A killed one takes 10 s more.
             lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum::<Duration>() + release
         };
@@ -84,8 +86,8 @@ impl Daemon {
     }
 
     /// `stopping`, `interrupted` or `terminating`. What had to be released and could not be is returned, unless the
-    /// instance ends anyway.
-    pub(super) fn leave(&self, reason: StopReason) -> Vec<String> {
+    /// instance ends anyway. `clean`: nothing is left of a roll-back before it.
+    pub(super) fn leave(&self, reason: StopReason, clean: bool) -> Vec<String> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         match reason {
             StopReason::Terminate => {
@@ -105,8 +107,9 @@ impl Daemon {
                 Vec::new()
             }
             StopReason::Terminating => {
-                // A lifecycle hook waits for the end of this, and is told how it went.
-                let _well = self.announced(&all, Event::Terminating);
+                let hooks = self.hooks(Transition::Terminating);
+                let well = self.announced(&all, Event::Terminating);
+                hooks.complete(well && clean);
                 self.say("terminating: done; Auto Scaling may go on");
                 Vec::new()
             }

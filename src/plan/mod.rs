@@ -11,6 +11,7 @@ pub(crate) mod members;
 pub(crate) mod on_failure;
 mod order;
 pub(crate) mod records;
+pub(crate) mod snapshots;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
 
@@ -34,4 +35,6 @@ pub(crate) mod tags {
     pub(crate) const MEMBER: &str = "user:ec2fd.member";
     /// The instance that holds or made it.
     pub(crate) const OWNER: &str = "user:ec2fd.owner";
+    /// On every snapshot that a `snapshot` directive made, with another value each.
+    pub(crate) const SNAPSHOT: &str = "user:ec2fd.snapshot";
 }

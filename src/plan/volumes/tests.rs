@@ -27,6 +27,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         initialization_rate: None,
         mount: None,
         release: None,
+        snapshot: None,
         exec: Vec::new(),
     }
 }
