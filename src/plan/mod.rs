@@ -12,6 +12,7 @@ pub(crate) mod on_failure;
 pub(crate) mod records;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
+pub(crate) mod way_out;
 
 /// Tag keys, as existing pools have them. Tags are hints with an owner and a time, never a lock.
 pub(crate) mod tags {

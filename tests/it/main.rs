@@ -72,3 +72,4 @@ mod volumes_rerun;
 mod volumes_snapshot;
 mod volumes_suite;
 mod waits;
+mod way_out;
