@@ -12,7 +12,7 @@ use super::{DomainRun, lock};
 use crate::config::VolumeDirective;
 use crate::model::Event;
 use crate::plan::tags;
-use crate::plan::way_out::{Releases, share};
+use crate::plan::way_out::{Tasks, share};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
 
@@ -23,8 +23,8 @@ const TAGS: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct InUse {
     /// The directive's number.
-    index: usize,
-    volume: Acquired,
+    pub(super) index: usize,
+    pub(super) volume: Acquired,
 }
 
 impl DomainRun {
@@ -41,16 +41,20 @@ impl DomainRun {
         lock(&self.in_use).retain(|u| !of(u));
     }
 
-    /// What `event` releases here.
-    pub(crate) fn releases(&self, event: Event) -> Releases {
-        let volumes = self.config.volumes.iter().any(|d| d.release.as_ref().is_some_and(|r| r.on.contains(&event)));
-        Releases { volumes, records: self.config.records.iter().any(|d| d.release.contains(&event)) }
+    /// What is to be done here at `event`, after its commands.
+    pub(crate) fn tasks(&self, event: Event) -> Tasks {
+        let volumes = &self.config.volumes;
+        Tasks {
+            snapshots: volumes.iter().any(|d| d.snapshot.as_ref().is_some_and(|s| s.on.contains(&event))),
+            volumes: volumes.iter().any(|d| d.release.as_ref().is_some_and(|r| r.on.contains(&event))),
+            records: self.config.records.iter().any(|d| d.release.contains(&event)),
+        }
     }
 
     /// Releases the volumes that `event` releases, in the reverse order of the directives: unmounts them within `unmount`
     /// and detaches them within `detach`. What could not be released, in words.
     pub(crate) fn release(&self, event: Event, unmount: &Scope, detach: &Scope) -> Vec<String> {
-        if !self.releases(event).volumes {
+        if !self.tasks(event).volumes {
             return Vec::new();
         }
         let goes = |u: &InUse| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, exec, notify, on_failure, record, volume};
+use super::{Config, Domain, PoolPref, exec, notify, on_failure, record, volume};
 use crate::macros::Template;
 use crate::model::Event;
 
@@ -63,10 +63,12 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
     let on_failure = on_failure::steps(r, &o);
-    let domains = match o.get("domains") {
+    let mut domains = match o.get("domains") {
         Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
+    let all = domains.iter_mut().flat_map(|d| &mut d.volumes);
+    all.filter(|v| v.pool_pref == PoolPref::Sticky).for_each(|v| v.member.clone_from(&hostname));
     let config = Config {
         hostname,
         timeout,

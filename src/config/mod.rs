@@ -15,6 +15,7 @@ mod problem;
 mod reader;
 mod record;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -30,6 +31,7 @@ pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
+pub(crate) use snapshots::Snapshot;
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -60,6 +62,7 @@ impl Domain {
         self.exec.iter().any(|b| b.runs_on(event))
             || self.notify.iter().any(|n| n.events.contains(&event))
             || self.volumes.iter().any(|v| v.release.as_ref().is_some_and(|r| r.on.contains(&event)))
+            || self.volumes.iter().any(|v| v.snapshot.as_ref().is_some_and(|s| s.on.contains(&event)))
             || self.records.iter().any(|r| r.release.contains(&event))
     }
 }
@@ -118,10 +121,12 @@ pub(crate) enum PoolPref {
     Index,
     /// At random.
     Random,
-    /// The one whose `ts-used` is oldest (never used first).
+    /// One of those whose `ts-used` is oldest (never used first).
     LeastRecentlyUsed,
-    /// The one whose `ts-used` is newest (never used last).
+    /// One of those whose `ts-used` is newest (never used last).
     MostRecentlyUsed,
+    /// The one that this instance had last, or the member of the fleet that it stands in for; then by index.
+    Sticky,
 }
 
 /// One entry of `attach-volume`.
@@ -143,6 +148,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// With `sticky`: `hostname`, by which an instance is known for the one that it stands in for.
+    pub(crate) member: Option<Template>,
     /// `wait`, `fence`, `max-per-instance`.
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
@@ -155,6 +162,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) mount: Option<Mount>,
     /// `release`.
     pub(crate) release: Option<Release>,
+    /// `snapshot`, where it makes some.
+    pub(crate) snapshot: Option<Snapshot>,
     /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
 }

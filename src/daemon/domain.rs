@@ -11,7 +11,7 @@ use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
-use crate::plan::way_out::{self, Phases, Releases};
+use crate::plan::way_out::{self, Phases, Tasks};
 use crate::scope::{Scope, Stop};
 
 /// What the messages and commands of all domains share.
@@ -133,35 +133,36 @@ impl Domain {
         false
     }
 
-    /// What is released at `event`.
-    fn releases(&self, event: Event) -> Releases {
-        let releases = self.run.releases(event);
+    /// What is to be done at `event` after its commands.
+    fn tasks(&self, event: Event) -> Tasks {
+        let tasks = self.run.tasks(event);
         // A stopped or hibernated instance keeps its volumes, and finds them when it resumes. But nobody answers at its
         // address meanwhile, and it may come back with another one.
         let stays =
             event == Event::Interrupted && lock(&self.context.notice).as_ref().is_some_and(|n| n.action != "terminate");
-        Releases { volumes: releases.volumes && !stays, ..releases }
+        Tasks { volumes: tasks.volumes && !stays, ..tasks }
     }
 
     /// How the time for `event` is shared out.
     pub(crate) fn phases(&self, event: Event, time: Time) -> Phases {
         match time {
-            Time::Announced(all) => way_out::announced(all, self.releases(event)),
+            Time::Announced(all) => way_out::announced(all, self.tasks(event)),
             Time::Unhurried(each) => {
                 let lines = self.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
                 let commands = lines.map(|l| l.timeout.unwrap_or(each) + way_out::GRACE).sum();
-                way_out::unhurried(commands, self.releases(event))
+                way_out::unhurried(commands, self.tasks(event))
             }
         }
     }
 
-    /// The way out on `event`: its commands, then the releases. A request to `stop` ends the commands, and then nothing
+    /// The way out on `event`: its commands, then snapshots, then the releases. A request to `stop` ends the commands, and then nothing
     /// is released. `false`: something of it failed.
     pub(crate) fn leave(&self, event: Event, time: Time, stop: Option<&Stop>) -> bool {
         let phases = self.phases(event, time);
         let clock = &self.context.shared.clock;
         let until = |d| Scope::new(clock, d, None);
-        let (unmount, detach, records) = (until(phases.unmount), until(phases.detach), until(phases.records));
+        let (snapshots, unmount) = (until(phases.snapshots), until(phases.unmount));
+        let (detach, records) = (until(phases.detach), until(phases.records));
         let commands = Scope::new(clock, phases.commands, stop).with_grace(phases.grace);
         let default = match time {
             Time::Announced(_) => None,
@@ -172,8 +173,10 @@ impl Domain {
             // Another way out begins, with commands and releases of its own.
             return well;
         }
-        let releases = self.releases(event);
-        let mut kept = if releases.volumes { self.run.release(event, &unmount, &detach) } else { Vec::new() };
+        let tasks = self.tasks(event);
+        // Never what a way out fails of.
+        self.run.snapshot_on(event, &snapshots).into_iter().for_each(|text| self.note(text));
+        let mut kept = if tasks.volumes { self.run.release(event, &unmount, &detach) } else { Vec::new() };
         kept.extend(self.run.release_records(event, &records));
         for k in &kept {
             self.note(format!("not released: {k}"));
@@ -181,6 +184,16 @@ impl Domain {
         let released = kept.is_empty();
         lock(&self.kept).extend(kept);
         well && released
+    }
+
+    /// Makes snapshots at intervals, from a thread of its own, until `stop`. Nobody waits for it: whatever must be at its
+    /// end when a volume is released, [`DomainRun::snapshot_on`] waits for.
+    pub(crate) fn keep_snapshots(self: &Arc<Domain>, stop: &Stop) {
+        if self.run.wants_snapshots() {
+            let (me, scope) = (self.clone(), Scope::new(&self.context.shared.clock, Duration::MAX, Some(stop)));
+            let work = move || in_domain(me.name(), || me.run.keep_snapshots(&scope));
+            parallel::background("snapshots", Box::new(work));
+        }
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

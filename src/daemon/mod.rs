@@ -296,6 +296,9 @@ impl Daemon {
         let messages = Scope::new(&scope.clock, MESSAGES, None);
         background.extend(started.iter().flat_map(|d| d.send_messages(Event::Started, &messages)));
         background.extend(self.tidy());
+        if self.args.poll {
+            started.iter().for_each(|d| d.keep_snapshots(&self.stop));
+        }
         background.extend(self.sweep(&started));
         Ok(background)
     }
@@ -334,6 +337,7 @@ impl Daemon {
 
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
+        all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(scope)));
         let cut_off: Vec<&Arc<Domain>> =
             all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal(false))).collect();
         if !cut_off.is_empty() {

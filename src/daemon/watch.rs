@@ -11,7 +11,7 @@ use super::leave::kept;
 use super::{Daemon, MESSAGES, UNHURRIED};
 use crate::apply::lock;
 use crate::model::Event;
-use crate::plan::way_out::{self, Releases};
+use crate::plan::way_out;
 use crate::poll::Happening;
 use crate::scope::Scope;
 
@@ -54,7 +54,7 @@ impl Daemon {
             background.extend(d.send_messages(event, &Scope::new(clock, MESSAGES, None)));
         }
         *lock(&self.context.happening) = None;
-        let over = all.iter().any(|d| d.run.releases(event) != Releases::default());
+        let over = all.iter().any(|d| d.run.tasks(event).releases());
         self.say(if over { "released: the daemon ends here" } else { "watching for interruptions" });
         over
     }

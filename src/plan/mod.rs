@@ -9,7 +9,9 @@ pub(crate) mod devices;
 pub(crate) mod format;
 pub(crate) mod members;
 pub(crate) mod on_failure;
+mod order;
 pub(crate) mod records;
+pub(crate) mod snapshots;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
 pub(crate) mod way_out;
@@ -30,6 +32,10 @@ pub(crate) mod tags {
     pub(crate) const TS_CREATED: &str = "user:ec2fd.ts-created";
     /// `if-blank`: it may be formatted once, if it is blank.
     pub(crate) const FORMAT: &str = "user:ec2fd.format";
+    /// The member of a fleet that had it last: a host name or a launch index, where `sticky` is configured.
+    pub(crate) const MEMBER: &str = "user:ec2fd.member";
     /// The instance that holds or made it.
     pub(crate) const OWNER: &str = "user:ec2fd.owner";
+    /// On every snapshot that a `snapshot` directive made, with another value each.
+    pub(crate) const SNAPSHOT: &str = "user:ec2fd.snapshot";
 }

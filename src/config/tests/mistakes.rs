@@ -99,7 +99,7 @@ fn mistakes_in_volumes() {
         ("source: 'c', create: {}, critical: 'no'", "critical: true or false is wanted, found a string"),
         (
             "source: 'c', create: {}, 'pool-pref': 'lru'",
-            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used",
+            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used, sticky",
         ),
     ] {
         assert_eq!(problem(&volume(part)), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");

@@ -3,6 +3,7 @@
 mod mistakes;
 mod on_failure;
 mod properties;
+mod snapshots;
 
 use std::time::Duration;
 
