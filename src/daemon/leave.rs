@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::domain::{Domain, Time, each};
 use super::{Daemon, MESSAGES, Outcome, UNHURRIED, incomplete, join, names};
 use crate::apply::lock;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::model::Event;
 use crate::parallel;
@@ -70,8 +71,8 @@ impl Daemon {
     }
 
     /// `stopping`, `interrupted` or `terminating`. What had to be released and could not be is returned, unless the
-    /// instance ends anyway.
-    pub(super) fn leave(&self, reason: StopReason) -> Vec<String> {
+    /// instance ends anyway. `clean`: nothing is left of a roll-back before it.
+    pub(super) fn leave(&self, reason: StopReason, clean: bool) -> Vec<String> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         match reason {
             StopReason::Terminate => {
@@ -91,8 +92,9 @@ impl Daemon {
                 Vec::new()
             }
             StopReason::Terminating => {
-                // A lifecycle hook waits for the end of this, and is told how it went.
-                let _well = self.announced(&all, Event::Terminating);
+                let hooks = self.hooks(Transition::Terminating);
+                let well = self.announced(&all, Event::Terminating);
+                hooks.complete(well && clean);
                 self.say("terminating: done; Auto Scaling may go on");
                 Vec::new()
             }
