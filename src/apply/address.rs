@@ -289,13 +289,17 @@ impl DomainRun {
         }
     }
 
-    /// Gives the address up that `event` releases. What could not be given up, in words.
-    pub(crate) fn release_address(&self, event: Event, scope: &Scope) -> Vec<String> {
-        let releases = self.config.address.as_ref().is_some_and(|d| d.release.contains(&event));
-        let Some(held) = lock(&self.address).clone().filter(|_| releases) else { return Vec::new() };
+    /// Whether `event` releases the address.
+    pub(crate) fn releases_address(&self, event: Event) -> bool {
+        self.config.address.as_ref().is_some_and(|d| d.release.contains(&event))
+    }
+
+    /// Gives the address up, if it has one. What could not be given up, in words.
+    pub(crate) fn release_address(&self, scope: &Scope) -> Option<String> {
+        let held = lock(&self.address).clone()?;
         let left = self.disassociate(&held, scope).err();
         left.iter().for_each(|what| log::error!("not released: {what}"));
-        left.into_iter().collect()
+        left
     }
 
     /// Ends the association of a hold, if there is one still.

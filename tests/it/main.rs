@@ -24,6 +24,7 @@ mod fences;
 mod happenings;
 mod happy;
 
+mod device_names;
 mod disks;
 mod early_clock;
 mod early_disk;
@@ -77,3 +78,4 @@ mod volumes_snapshot;
 mod volumes_sticky;
 mod volumes_suite;
 mod waits;
+mod way_out;
