@@ -31,7 +31,7 @@ fn a_release_that_ends_the_daemon_ends_the_intervals_too() {
     let lab = lab();
     let volume = x(1, r#"snapshot: { every: 3600, on: ["maintenance"] }, release: ["maintenance"]"#);
     lab.server.world().schedule(&lab.me, &[Scheduled::new("instance-event-1", "instance-retirement", 500)]);
-    // The one at its time hangs, and nobody has asked to stop.
+    // One of them hangs, and nobody has asked to stop.
     lab.fault(Fault::first("EC2:CreateSnapshot", 1, FaultKind::Hang(60_000)));
     let run = lab.start(&text(&volume), How::default().rate(4)).wait(&lab);
     run.ends(0, &["is begun (maintenance)", "is released", "the daemon ends here"]);
