@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::domain::{Domain, each};
 use super::{Daemon, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names};
 use crate::apply::lock;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::model::Event;
 use crate::parallel;
@@ -85,8 +86,8 @@ impl Daemon {
     }
 
     /// `stopping`, `interrupted` or `terminating`. What had to be released and could not be is returned, unless the
-    /// instance ends anyway.
-    pub(super) fn leave(&self, reason: StopReason) -> Vec<String> {
+    /// instance ends anyway. `clean`: nothing is left of a roll-back before it.
+    pub(super) fn leave(&self, reason: StopReason, clean: bool) -> Vec<String> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         match reason {
             StopReason::Terminate => {
@@ -106,8 +107,9 @@ impl Daemon {
                 Vec::new()
             }
             StopReason::Terminating => {
-                // A lifecycle hook waits for the end of this, and is told how it went.
-                let _well = self.announced(&all, Event::Terminating);
+                let hooks = self.hooks(Transition::Terminating);
+                let well = self.announced(&all, Event::Terminating);
+                hooks.complete(well && clean);
                 self.say("terminating: done; Auto Scaling may go on");
                 Vec::new()
             }

@@ -13,6 +13,7 @@
 //! done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
+mod hook;
 mod leave;
 mod on_failure;
 pub(crate) mod rescue;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use crate::apply::{sweep, tidy};
 use crate::cli::Args;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
@@ -189,7 +191,7 @@ impl Daemon {
 
     /// The way out for `reason`. `left`: what could not be `done` before it; `background`: what goes on beside it.
     fn way_out(&self, reason: StopReason, done: &str, mut left: Vec<String>, background: Vec<JoinHandle<()>>) -> End {
-        left.extend(self.leave(reason));
+        left.extend(self.leave(reason, left.is_empty()));
         join(background);
         let outcome = if left.is_empty() { Outcome::Done } else { incomplete(done, &left) };
         End { outcome, left: Some(reason) }
@@ -234,7 +236,8 @@ impl Daemon {
 
     /// Whether anything is to be done at `event`, of those that must be named.
     fn names(&self, event: Event) -> bool {
-        self.domains.iter().any(|d| d.config.names(event))
+        let hook = event == Event::Terminating && self.config.has_hook(Transition::Terminating);
+        hook || self.domains.iter().any(|d| d.config.names(event))
     }
 
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.

@@ -31,6 +31,7 @@ mod early_network;
 mod interruption;
 mod journal;
 mod layers;
+mod lifecycle;
 mod loops;
 mod matrix;
 mod matrix_changed;
