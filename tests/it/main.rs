@@ -76,3 +76,4 @@ mod volumes_snapshot;
 mod volumes_sticky;
 mod volumes_suite;
 mod waits;
+mod way_out;
