@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, PoolPref, exec, notify, on_failure, record, volume};
+use super::{Config, Domain, PoolPref, Transition, exec, hook, notify, on_failure, record, volume};
 use crate::macros::Template;
 use crate::model::Event;
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "hostname",
     "set-hostname",
     "timeout",
@@ -17,6 +17,7 @@ const KEYS: [&str; 9] = [
     "interrupt-margin",
     "maintenance-lead",
     "terminating-timeout",
+    "lifecycle-hook",
     "on-failure",
     "domains",
 ];
@@ -62,6 +63,7 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let hostname = hostname(r, &o);
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
+    let hooks = hook::hooks(r, &o);
     let on_failure = on_failure::steps(r, &o);
     let mut domains = match o.get("domains") {
         Some(node) => domains(r, node, timeout),
@@ -73,6 +75,7 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
         hostname,
         timeout,
         poll_interval,
+        hooks,
         on_failure,
         interrupt_margin: r.seconds(&o, "interrupt-margin").unwrap_or(DEFAULT_MARGIN),
         maintenance_lead: r.seconds(&o, "maintenance-lead").unwrap_or(DEFAULT_LEAD),
@@ -81,10 +84,19 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
         warnings: Vec::new(),
     };
     for (key, event) in [("maintenance-lead", Event::Maintenance), ("terminating-timeout", Event::Terminating)] {
-        if let Some(node) = o.get(key).filter(|_| !config.domains.iter().any(|d| d.names(event))) {
+        let hook = event == Event::Terminating && config.has_hook(Transition::Terminating);
+        if let Some(node) = o.get(key).filter(|_| !hook && !config.domains.iter().any(|d| d.names(event))) {
             let text = format!("has no effect: no command, message or release is for {}", event.name());
             r.warn(&o.path_of(key), node.at, text);
         }
+    }
+    if let Some(node) = o.get("lifecycle-hook")
+        && config.has_hook(Transition::Terminating)
+        && !config.domains.iter().any(|d| d.names(Event::Terminating))
+    {
+        // What is bound to `stopping` does not run then.
+        let text = "no command, message or release is for terminating: the group will go on at once";
+        r.warn("lifecycle-hook", node.at, text);
     }
     Some(config)
 }

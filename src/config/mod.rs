@@ -6,6 +6,7 @@
 mod check;
 mod claim;
 mod exec;
+mod hook;
 mod json5;
 mod mime;
 mod mount;
@@ -29,6 +30,7 @@ use crate::model::Event;
 
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
+pub(crate) use hook::{Hook, Transition};
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
 pub(crate) use snapshots::Snapshot;
@@ -48,12 +50,21 @@ pub(crate) struct Config {
     pub(crate) maintenance_lead: Duration,
     /// `terminating-timeout`: how long Auto Scaling waits for the way out; default 120 s.
     pub(crate) terminating_timeout: Duration,
+    /// `lifecycle-hook`, one or several.
+    pub(crate) hooks: Vec<Hook>,
     /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
     pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
     pub(crate) domains: Vec<Domain>,
     /// What is accepted but will not do what its writer may think.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Config {
+    /// Whether there is a hook of this transition.
+    pub(crate) fn has_hook(&self, on: Transition) -> bool {
+        self.hooks.iter().any(|h| h.on == on)
+    }
 }
 
 impl Domain {

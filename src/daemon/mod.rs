@@ -13,6 +13,7 @@
 //! done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
+mod hook;
 mod leave;
 mod on_failure;
 pub(crate) mod rescue;
@@ -26,14 +27,16 @@ use std::time::Duration;
 
 use crate::apply::{sweep, tidy};
 use crate::cli::Args;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
+use crate::plan::way_out::ROLL_BACK;
 use crate::poll::{Clocks, Others, Watch};
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
-use domain::{Context, Domain, each};
+use domain::{Context, Domain, Time, each};
 
 /// What a run comes to: the exit codes of the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +51,14 @@ pub(crate) enum Outcome {
     Incomplete,
 }
 
-/// How long a roll-back may take. It is never interrupted.
-const ROLL_BACK: Duration = Duration::from_secs(180);
 /// How long a command may take at `stopping` and `failed`.
 const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
+/// The time of a way out before no announced end.
+const UNHURRIED: Time = Time::Unhurried(WAY_OUT_COMMAND);
 /// How long messages may take, but at `interrupted`.
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What the way out has at least, however late the notice came.
-const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
 /// Everything that a run has.
 struct Daemon {
@@ -189,7 +190,7 @@ impl Daemon {
 
     /// The way out for `reason`. `left`: what could not be `done` before it; `background`: what goes on beside it.
     fn way_out(&self, reason: StopReason, done: &str, mut left: Vec<String>, background: Vec<JoinHandle<()>>) -> End {
-        left.extend(self.leave(reason));
+        left.extend(self.leave(reason, left.is_empty()));
         join(background);
         let outcome = if left.is_empty() { Outcome::Done } else { incomplete(done, &left) };
         End { outcome, left: Some(reason) }
@@ -234,7 +235,8 @@ impl Daemon {
 
     /// Whether anything is to be done at `event`, of those that must be named.
     fn names(&self, event: Event) -> bool {
-        self.domains.iter().any(|d| d.config.names(event))
+        let hook = event == Event::Terminating && self.config.has_hook(Transition::Terminating);
+        hook || self.domains.iter().any(|d| d.config.names(event))
     }
 
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.

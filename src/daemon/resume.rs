@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Daemon, Outcome};
 use crate::apply::lock;
+use crate::config::Transition;
 use crate::model::Event;
 use crate::poll::{Clocks, Noticed, Return, Service, away};
 use crate::scope::{Scope, StopReason};
@@ -44,7 +45,7 @@ impl Daemon {
                 log::warn!("EC2 is going to {} this instance at {} instead", other.action, other.time_text);
                 *lock(&self.context.notice) = Some(other);
                 self.stop.request(StopReason::Interrupted);
-                self.leave(StopReason::Interrupted);
+                self.leave(StopReason::Interrupted, true);
                 return Some(Outcome::Done);
             }
             Return::Stopped => return self.stopped(),
@@ -70,10 +71,13 @@ impl Daemon {
                 Ok(Service::In) => break,
                 Ok(Service::Over) => {
                     self.say("Auto Scaling ends this instance: nothing is started");
+                    self.hooks(Transition::Terminating).complete(true);
                     return Some(Outcome::Done);
                 }
                 Ok(Service::Pool) if !waited => {
                     self.say("in a warm pool: init runs when the instance is in service");
+                    // Into the pool and out of it are two launches.
+                    self.hooks(Transition::Launching).complete_beside(true);
                     waited = true;
                 }
                 Ok(Service::Pool) => {}

@@ -1,5 +1,6 @@
 //! Tests of whole configs: what the keys become, and what is said about mistakes.
 
+mod hook;
 mod mistakes;
 mod on_failure;
 mod properties;
