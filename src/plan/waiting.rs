@@ -11,7 +11,7 @@ const FIRST: (Duration, Duration) = (Duration::from_millis(90), Duration::from_m
 /// How long it is looked at so often.
 const FIRST_FOR: Duration = Duration::from_secs(10);
 /// The same afterwards.
-const QUICK: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(100));
+const QUICK: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(50));
 /// How long one change is looked at so often.
 const QUICK_FOR: Duration = Duration::from_secs(60);
 /// Looks while nothing happens: from the first pause to the last.
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(quick_pause(s(0), 0.0), s(90));
         assert!(quick_pause(s(9_999), 0.99) < s(140));
         assert_eq!(quick_pause(s(10_000), 0.0), s(150));
-        assert!(quick_pause(s(59_000), 0.99) < s(250));
+        assert!(quick_pause(s(59_000), 0.99) < s(200));
         assert!(quick_pause(s(60_000), 0.0) >= s(1000));
     }
 }
