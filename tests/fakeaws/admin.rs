@@ -295,8 +295,13 @@ fn state(shared: &Shared) -> Value {
         })
         .collect();
     let interfaces = json!(interfaces);
+    let moments: Vec<Value> = world
+        .moments
+        .iter()
+        .map(|m| json!({ "at_ms": m.at_ms, "volume": m.volume, "instance": m.instance, "what": m.what }))
+        .collect();
     json!({ "interfaces": interfaces, "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
-            "records": records, "messages": messages, "groups": world.groups_state() })
+            "records": records, "messages": messages, "moments": moments, "groups": world.groups_state() })
 }
 
 fn calls(shared: &Shared) -> Value {
