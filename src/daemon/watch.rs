@@ -36,7 +36,10 @@ impl Daemon {
     fn happens(&self, Happening { event, notice }: Happening, background: &mut Vec<JoinHandle<()>>) -> bool {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         let clock = &self.context.shared.clock;
-        self.say(&format!("{}: {} at {}", event.name(), notice.action, notice.time_text));
+        self.say(&match event {
+            Event::Rebalance => format!("rebalance: EC2 recommends another instance since {}", notice.time_text),
+            _ => format!("{}: {} at {}", event.name(), notice.action, notice.time_text),
+        });
         let left = Duration::try_from(notice.time - clock.corrected()).unwrap_or_default();
         let time = match event {
             // There is no end to be ready for.
