@@ -23,6 +23,7 @@ mod fences;
 mod happenings;
 mod happy;
 
+mod device_names;
 mod disks;
 mod early_clock;
 mod early_disk;
