@@ -228,6 +228,41 @@ fn scale_in_is_a_way_out() {
 }
 
 #[test]
+fn scale_in_makes_room_for_an_interruption_that_comes_sooner() {
+    for seconds in [120, 7200] {
+        let lab = Lab::new();
+        lab.pool_volume("d", "p");
+        let wait =
+            "echo waits; i=0; while [ ! -e $LAB/go ]; do i=$((i+1)); [ $i -lt 2000 ] || exit 1; sleep 0.01; done";
+        let exec = [on(&["terminating"], &[sh(wait)]), note(&["terminating", "interrupted"])].join(", ");
+        let text = polling(
+            "\"terminating-timeout\": 3600,",
+            &format!("{}, exec: [{exec}]", volume(r#"terminating", "interrupted"#)),
+        );
+        let running = watching(&lab, &text, How::default().rate(10));
+        lab.server.world().target_state(&lab.me, Some("Terminated"));
+        running.says(&lab, "sh: waits");
+        let polls = asked(&lab, "spot/instance-action");
+        lab.server.world().notice(&lab.me, "terminate", seconds);
+        if seconds > 3600 {
+            // What comes later changes nothing.
+            lab.until("looks at the notice", || asked(&lab, "spot/instance-action") > polls + 2);
+            lab.file("go", "");
+        }
+        let run = running.wait(&lab);
+        run.ends(0, &["is released", "terminating: done"]);
+        let told = seen(&lab);
+        let (first, said) = match seconds {
+            120 => ("interrupted terminate at ", true),
+            _ => ("terminating terminating at ", false),
+        };
+        assert!(told.len() == 1 && told[0].starts_with(first), "{told:?} {run}");
+        assert_eq!(run.log.contains("was ended: stopped by an interruption notice"), said, "{run}");
+        assert!(lab.attached(&lab.me).is_empty(), "{run}");
+    }
+}
+
+#[test]
 fn scale_in_during_init_rolls_back_first() {
     let lab = Lab::new();
     lab.pool_volume("d", "p");
