@@ -148,7 +148,7 @@ fn if_its_guard_is_killed_meanwhile_it_is_thawed() {
     let guard = guard_of(running.child.id()).expect("a guard");
     assert!(Command::new("kill").args(["-KILL", &guard.to_string()]).status().unwrap().success());
     until_it_has_written(&lab, child);
-    running.wait(&lab).ends(0, &["thawing them ourselves", "is begun (interrupted)", "is released"]);
+    running.wait(&lab).ends(0, &["we have thawed them ourselves", "is begun (interrupted)", "is released"]);
     clean_up(&lab);
 }
 
