@@ -61,6 +61,7 @@ mod rollback_unsure;
 mod secrets;
 mod signals;
 mod snapshots;
+mod snapshots_events;
 mod snapshots_frozen;
 mod transport;
 mod volumes_attach;
