@@ -27,6 +27,8 @@ pub(crate) enum Hold {
     Volume(VolumeHold),
     /// Record sets that were written.
     Record(RecordHold),
+    /// An elastic address that was associated.
+    Address(AddressHold),
 }
 
 impl Hold {
@@ -35,6 +37,7 @@ impl Hold {
         match self {
             Hold::Volume(v) => &v.key,
             Hold::Record(r) => &r.key,
+            Hold::Address(a) => &a.key,
         }
     }
 }
@@ -121,6 +124,25 @@ pub(crate) struct RecordHold {
     pub(crate) written: Done,
 }
 
+/// An elastic address in a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AddressHold {
+    /// The directive.
+    pub(crate) key: Key,
+    /// `eipalloc-…`.
+    pub(crate) allocation_id: String,
+    /// The address itself.
+    pub(crate) public_ip: String,
+    /// The network interface.
+    pub(crate) interface: String,
+    /// The private address that it stands for there.
+    pub(crate) private_ip: String,
+    /// `eipassoc-…`, once it is known.
+    pub(crate) association_id: Option<String>,
+    /// Whether it is associated.
+    pub(crate) associated: Done,
+}
+
 /// A volume whose transaction is over: its tags are brought up to date after `started`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Committed {
@@ -202,8 +224,10 @@ impl DomainRun {
         let mut holds: Vec<Hold> =
             lock(&self.ledger).held.iter().filter(|h| key.is_none_or(|k| h.key() == k)).cloned().collect();
         holds.sort_by_key(|h| match h {
-            Hold::Volume(v) => volumes.iter().position(|d| d.path == v.key),
-            Hold::Record(_) => Some(volumes.len()),
+            Hold::Volume(v) => (true, volumes.iter().position(|d| d.path == v.key)),
+            Hold::Record(_) => (true, Some(volumes.len())),
+            // Without it there may be no way to EC2 any more.
+            Hold::Address(_) => (false, None),
         });
         holds.reverse();
         holds
@@ -216,7 +240,7 @@ impl DomainRun {
         self.ledger(|l| {
             kept.extend(l.held.iter().filter_map(|h| match h {
                 Hold::Volume(v) => v.volume_id.clone(),
-                Hold::Record(_) => None,
+                Hold::Record(_) | Hold::Address(_) => None,
             }));
             for hold in std::mem::take(&mut l.held) {
                 let Hold::Volume(v) = hold else { continue };

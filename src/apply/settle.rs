@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::hold::{Committed, Done, Hold, Origin, RecordHold, VolumeHold};
+use super::hold::{AddressHold, Committed, Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Volume, VolumeState};
 use crate::aws::route53::RecordSet;
@@ -45,6 +45,7 @@ impl DomainRun {
             let wanted = match &hold {
                 Hold::Record(r) => Ok(self.record_names().contains(&(r.zone.clone(), r.name.clone()))),
                 Hold::Volume(v) => self.is_wanted(v, scope),
+                Hold::Address(a) => Ok(self.wants_address(a)),
             };
             match wanted {
                 Ok(true) => log::info!("{} goes on where it was", hold.what()),
@@ -128,6 +129,7 @@ impl DomainRun {
             // Whatever became of it since.
             Hold::Record(r) => self.restore_record(&RecordHold { written: Done::Maybe, ..r.clone() }, scope),
             Hold::Volume(v) => self.put_volume_back(v, scope),
+            Hold::Address(a) => self.disassociate(&AddressHold { associated: Done::Maybe, ..a.clone() }, scope),
         };
         // Where the time for it was over, a roll-back and the end of this run try again.
         if end.is_ok() || scope.check().is_ok() {
@@ -344,6 +346,7 @@ impl Hold {
     fn what(&self) -> String {
         match self {
             Hold::Record(r) => format!("{} in hosted zone {}", r.name, r.zone),
+            Hold::Address(a) => format!("{} ({})", a.public_ip, a.allocation_id),
             Hold::Volume(v) => match (&v.volume_id, &v.token) {
                 (Some(id), _) => id.clone(),
                 (None, token) => format!("the volume with the client token {}", token.as_deref().unwrap_or_default()),
