@@ -8,6 +8,7 @@ mod kit;
 mod lab;
 
 mod addresses;
+mod addresses_matrix;
 mod blocks;
 mod cli;
 mod clocks;
@@ -21,6 +22,7 @@ mod deadlines_volumes;
 mod errors;
 mod events;
 mod fences;
+mod handovers;
 mod happenings;
 mod happy;
 
