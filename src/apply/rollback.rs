@@ -36,6 +36,17 @@ impl DomainRun {
             let outcome = match &hold {
                 Hold::Record(r) => self.restore_record(r, &for_records),
                 Hold::Volume(v) => self.release_volume(v, scope),
+                Hold::Move(m) => match self.undo_move(m, scope) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        self.ledger(|l| {
+                            l.held.retain(|h| *h != hold);
+                            l.inherited.push(hold);
+                        });
+                        continue;
+                    }
+                    Err(what) => Err(what),
+                },
             };
             if let Err(what) = &outcome {
                 log::error!("not rolled back: {what}");

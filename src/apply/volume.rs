@@ -115,6 +115,7 @@ impl DomainRun {
                 Source::Pool => self.source_pool(d, read, scope),
                 Source::Create => self.source_create(d, Source::Create, None, read, scope),
                 Source::Snapshot => self.source_snapshot(d, read, scope),
+                Source::Move => self.source_move(d, read, scope),
             };
             match end {
                 Ok(a) => return Ok(a),
@@ -142,6 +143,9 @@ impl DomainRun {
         let mine = owner == Some(self.shared.facts().instance_id.as_str());
         lock(&self.shared.taken).insert(found.volume_id.clone());
         let taken_up = volume.and_then(|v| self.take_up(d, v, &found.device));
+        if let Some(v) = volume {
+            self.take_up_move(d, v);
+        }
         let unfinished = taken_up.is_some() || transit.is_some();
         if taken_up.is_some() {
             log::info!("{}: going on with {}, which an earlier run attached", d.path, found.volume_id);
@@ -166,6 +170,7 @@ impl DomainRun {
                 volume_id: found.volume_id.clone(),
                 created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
+                moved: None,
             };
             self.ledger(|l| {
                 l.to_tidy.retain(|c| c.volume_id != committed.volume_id);
@@ -274,6 +279,7 @@ impl DomainRun {
         if let Some(left) = left.filter(|_| !source.makes()) {
             // A run of this instance made it and was cut off: its tags say so already, and until it is finished.
             log::info!("{}: finishing {}, which an earlier run created", d.path, v.id);
+            self.take_up_move(d, v);
             self.with_volume(&d.path, |h| {
                 h.origin = Origin::Adopted;
                 h.transc_id = Some(left.to_owned());

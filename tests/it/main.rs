@@ -65,6 +65,8 @@ mod volumes_create;
 mod volumes_device;
 mod volumes_disk;
 mod volumes_mounted;
+mod volumes_move;
+mod volumes_move_kills;
 mod volumes_pool;
 mod volumes_pool_order;
 mod volumes_rerun;

@@ -2,17 +2,14 @@
 //! and the reading of its answer.
 
 mod attach_volume;
-#[allow(dead_code)]
 mod create_snapshot;
 mod create_volume;
-#[allow(dead_code)]
 mod delete_snapshot;
 mod delete_volume;
 mod describe_instances;
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
-#[allow(dead_code)]
 mod snapshot;
 mod tags;
 mod terminate_instances;
