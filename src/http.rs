@@ -142,7 +142,12 @@ impl Response {
 
 /// An HTTP date: `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn parse_date(text: &str) -> Option<OffsetDateTime> {
-    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    parse_gmt(text.split_once(", ")?.1)
+}
+
+/// The same without the day of the week: `06 Nov 1994 08:49:37 GMT`.
+pub(crate) fn parse_gmt(text: &str) -> Option<OffsetDateTime> {
+    let rest = text.strip_suffix(" GMT")?;
     let format = &time::format_description::well_known::Rfc2822;
     let date = OffsetDateTime::parse(&format!("{rest} +0000"), format).ok()?;
     // A clock that was corrected to the last years that can be told would panic when it goes on.

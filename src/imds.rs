@@ -28,10 +28,12 @@ use crate::scope::{Halt, Scope};
 use crate::sys::announced::Announced;
 
 mod endpoints;
+mod events;
 mod facts;
 mod notice;
 
 pub(crate) use endpoints::endpoints;
+pub(crate) use events::Scheduled;
 
 /// The longest life that a token can have.
 const TOKEN_TTL: Duration = Duration::from_secs(21600);

@@ -49,10 +49,16 @@ use daemon::Outcome;
 /// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: failed, roll-back incomplete.
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    if args.next().is_some_and(|name| name == exec::READER) {
+    let name = args.next().unwrap_or_default();
+    // Two helpers that are this executable under another name.
+    if name == exec::READER || name == sys::freeze::GUARD {
         let place = args.next().and_then(|place| log::Place::of(place.to_str()?));
         start_log(false, place.unwrap_or_default());
-        exec::read_on(args);
+        if name == exec::READER {
+            exec::read_on(args)
+        } else {
+            sys::freeze::guard(args)
+        }
         return ExitCode::SUCCESS;
     }
     let outcome = match cli::parse(args) {

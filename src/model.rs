@@ -15,12 +15,31 @@ pub(crate) enum Event {
     Stopping,
     /// EC2 takes the capacity back.
     Interrupted,
+    /// EC2 recommends another instance in place of this one.
+    Rebalance,
+    /// Something is scheduled for this instance.
+    Maintenance,
+    /// Auto Scaling takes this instance out of service.
+    Terminating,
 }
 
 impl Event {
-    /// All of them, in the order in which they can happen.
-    pub(crate) const ALL: [Event; 5] =
-        [Event::Starting, Event::Started, Event::Failed, Event::Stopping, Event::Interrupted];
+    /// All of them. Those that are on unless the config says otherwise come first, in the order in which they can happen.
+    pub(crate) const ALL: [Event; 8] = [
+        Event::Starting,
+        Event::Started,
+        Event::Failed,
+        Event::Stopping,
+        Event::Interrupted,
+        Event::Rebalance,
+        Event::Maintenance,
+        Event::Terminating,
+    ];
+
+    /// It is off unless the config names it.
+    pub(crate) fn must_be_named(self) -> bool {
+        self > Event::Interrupted
+    }
 
     /// Its name in the config and in messages.
     pub(crate) fn name(self) -> &'static str {
@@ -30,6 +49,9 @@ impl Event {
             Event::Failed => "failed",
             Event::Stopping => "stopping",
             Event::Interrupted => "interrupted",
+            Event::Rebalance => "rebalance",
+            Event::Maintenance => "maintenance",
+            Event::Terminating => "terminating",
         }
     }
 }
@@ -59,13 +81,13 @@ pub(crate) struct Facts {
     pub all_ipv6: Vec<String>,
 }
 
-/// An interruption notice (`spot/instance-action`).
+/// An interruption notice (`spot/instance-action`), or another announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notice {
-    /// `terminate`, `stop` or `hibernate`.
+    /// `terminate`, `stop` or `hibernate`; the kind of another event.
     pub(crate) action: String,
     /// When EC2 will do it.
     pub(crate) time: OffsetDateTime,
-    /// The time as EC2 wrote it.
+    /// The time as EC2 wrote it, or as we would.
     pub(crate) time_text: String,
 }

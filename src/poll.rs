@@ -1,6 +1,7 @@
 //! Watching the metadata service for the notice that EC2 takes the capacity back, and for what follows from it.
 
 mod away;
+mod others;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::model::Notice;
 use crate::scope::{Scope, Stop, StopReason};
 
 pub(crate) use away::{Clocks, Return, away};
+pub(crate) use others::{Happening, Others, Service, Watch};
 
 /// How far in the past a notice may be and still be acted on; an older one is left over from a failed termination.
 const MAX_AGE: time::Duration = time::Duration::minutes(5);
@@ -34,7 +36,7 @@ pub(crate) fn valid(n: &Notice, now: OffsetDateTime, booted: OffsetDateTime) -> 
 }
 
 /// Polls until there is a valid notice or somebody else asks to stop. A notice is stored and then asked to stop with.
-/// `acted_on` is one that was acted on before.
+/// `acted_on` is one that was acted on before; `others` are asked for in between.
 pub(crate) fn poll(
     imds: &Imds,
     clock: &Arc<Clock>,
@@ -42,6 +44,7 @@ pub(crate) fn poll(
     stop: &Stop,
     noticed: &Noticed,
     acted_on: Option<Notice>,
+    others: &mut Others,
 ) {
     let mut ignored: Option<Notice> = acted_on;
     let mut failing = false;
@@ -67,6 +70,13 @@ pub(crate) fn poll(
                     log::error!("cannot poll for interruption notices, and goes on trying: {e}");
                 }
             }
+        }
+        if stop.get().is_none()
+            && let Some(end) = others.ask(imds, clock, stop)
+        {
+            *noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(end);
+            stop.request(StopReason::Terminating);
+            return;
         }
         let left = every.saturating_sub(clock.now().since(asked));
         let _ = Scope::new(clock, left, Some(stop)).sleep(left);

@@ -16,8 +16,10 @@ use crate::clock::{Clock, Tick};
 pub(crate) enum StopReason {
     /// SIGTERM or SIGINT.
     Terminate,
-    /// EC2 takes the capacity back (or a notice that is handled like it).
+    /// EC2 takes the capacity back.
     Interrupted,
+    /// Auto Scaling takes the instance out of service.
+    Terminating,
 }
 
 /// Why a wait ended before what was waited for.
@@ -35,6 +37,7 @@ impl fmt::Display for Halt {
             Halt::Deadline => "the time for it is over",
             Halt::Stopped(StopReason::Terminate) => "stopped by a signal",
             Halt::Stopped(StopReason::Interrupted) => "stopped by an interruption notice",
+            Halt::Stopped(StopReason::Terminating) => "stopped because Auto Scaling takes the instance out of service",
         })
     }
 }
@@ -116,13 +119,21 @@ impl Stop {
 
     /// Waits `real` time at most for a request.
     pub(crate) fn wait(&self, real: Duration) -> Option<StopReason> {
-        let guard = self.lock();
-        let (guard, _) = self
-            .0
-            .changed
-            .wait_timeout_while(guard, real, |a| a.reason.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        self.wait_or(real, &|| false)
+    }
+
+    /// The same, but also ends when `something` is there; who brings that calls [`Stop::look`].
+    pub(crate) fn wait_or(&self, real: Duration, something: &dyn Fn() -> bool) -> Option<StopReason> {
+        let go_on = |a: &mut Asked| a.reason.is_none() && !something();
+        let waited = self.0.changed.wait_timeout_while(self.lock(), real, go_on);
+        let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
         guard.reason
+    }
+
+    /// Lets those who wait look whether what they wait for is there.
+    pub(crate) fn look(&self) {
+        let _asked = self.lock();
+        self.0.changed.notify_all();
     }
 
     /// A descriptor that is readable from the request on, for `poll(2)`.
@@ -167,6 +178,11 @@ impl Scope {
     /// The same, but over as soon as `lost` is set.
     pub(crate) fn unless(&self, lost: &Arc<AtomicBool>) -> Scope {
         Scope { lost: Some(lost.clone()), ..self.clone() }
+    }
+
+    /// The same, but no request to stop ends it.
+    pub(crate) fn undisturbed(&self) -> Scope {
+        Scope { stop: None, ..self.clone() }
     }
 
     /// The same, but over after `budget` if that is earlier.

@@ -154,6 +154,9 @@ pub(crate) struct Committed {
     /// What it is the copy of, until that is superseded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) moved: Option<MoveHold>,
+    /// What its `user:ec2fd.member` is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) member: Option<String>,
 }
 
 /// All holds of a domain, in memory and on disk.
@@ -253,7 +256,14 @@ impl DomainRun {
                 // On what we made the transaction's tag is the token: the create request is the same in every run.
                 let token = v.token.filter(|_| v.tags_before.is_empty());
                 let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
-                l.committed.push(Committed { volume_id, created: v.origin != Origin::Claimed, transc_id, moved });
+                let member = self.config.volumes.iter().find(|d| d.path == v.key).and_then(|d| self.member(d));
+                l.committed.push(Committed {
+                    volume_id,
+                    created: v.origin != Origin::Claimed,
+                    transc_id,
+                    moved,
+                    member,
+                });
             }
             // Without a copy nothing was moved.
             l.inherited.append(&mut moves);

@@ -27,6 +27,7 @@ pub(crate) mod release;
 pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
+pub(crate) mod snapshot;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
 pub(crate) mod volume;
@@ -168,6 +169,8 @@ pub(crate) struct DomainRun {
     crowds: Mutex<Vec<sweep::Crowd>>,
     /// A critical directive failed: what runs beside it need not go on.
     abandoned: Arc<AtomicBool>,
+    /// What its snapshots share.
+    snapshots: snapshot::State,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
     /// What directives that wait have seen.
@@ -186,6 +189,7 @@ impl DomainRun {
             written: Mutex::default(),
             crowds: Mutex::default(),
             abandoned: Arc::default(),
+            snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),
         }

@@ -58,8 +58,10 @@ impl DomainRun {
             let all = self.describe_pool(pool, scope)?;
             let (here, now) = ((facts.instance_id.as_str(), facts.zone.as_str()), self.shared.clock.corrected());
             let mut m = moves::movable(&all, &self.config.name, pool, here, now);
-            // What an earlier run has begun goes first.
-            m.free.sort_by_key(|v| Mark::of(v).is_none_or(|m| m.owner != facts.instance_id));
+            // What an earlier run has begun goes first. Several instances that move begin with different volumes.
+            m.free.sort_by_cached_key(|v| {
+                (Mark::of(v).is_none_or(|m| m.owner != facts.instance_id), spread(&facts.instance_id, &v.id))
+            });
             let free = m.free.iter().find(|v| lock(&self.shared.taken).insert(v.id.clone()));
             let Some(v) = free else {
                 if m.changing == 0 {

@@ -9,7 +9,8 @@ use super::volume::{Acquired, SourceEnd, same};
 use super::wait::{Turn, Wait};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::Volume;
-use crate::config::{Source, VolumeDirective};
+use crate::config::{PoolPref, Source, VolumeDirective};
+use crate::macros::Values;
 use crate::plan::create;
 use crate::plan::volumes::{self, Chooser};
 use crate::plan::waiting::{self, Held, States};
@@ -19,6 +20,8 @@ use crate::scope::Scope;
 const DETACHING: Duration = Duration::from_secs(30);
 /// How many claims may be lost in a row before the pool is read again.
 const LOSSES_BEFORE_REREAD: usize = 3;
+/// A tag's value has at most 256 characters.
+const LONGEST_MEMBER: usize = 250;
 
 impl DomainRun {
     /// Source `p`.
@@ -137,6 +140,19 @@ impl DomainRun {
         }
     }
 
+    /// Who this instance is in its fleet, to a directive that sticks to a volume.
+    pub(super) fn member(&self, d: &VolumeDirective) -> Option<String> {
+        let pool = d.pool_name.as_ref().filter(|_| d.pool_pref == PoolPref::Sticky)?;
+        let values = Values { domain: String::new(), ..self.values() };
+        let name = d.member.as_ref().map(|t| t.expand(&values)).filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| format!("launch-index-{}", values.facts.launch_index));
+        let of_pool = self.config.volumes.iter().filter(|o| o.pool_name.as_ref() == Some(pool));
+        // Each of several has its own.
+        let place = if of_pool.clone().count() > 1 { of_pool.take_while(|o| o.index != d.index).count() } else { 0 };
+        let suffix = if place > 0 { format!("/{place}") } else { String::new() };
+        Some(format!("{}{suffix}", name.chars().take(LONGEST_MEMBER).collect::<String>()))
+    }
+
     /// What others have of the pool and this directive could have.
     fn held_of_pool(&self, d: &VolumeDirective, pool: &str, volumes: &[Volume]) -> Vec<Held> {
         let facts = self.shared.facts();
@@ -162,8 +178,9 @@ impl DomainRun {
 
     /// Whether this instance may have one more volume of the pool.
     fn room(&self, d: &VolumeDirective, pool: &str, all: &[Volume], taken: &BTreeSet<String>) -> Result<(), Failure> {
-        let me = &self.shared.facts().instance_id;
-        let here = |v: &Volume| v.attachments.iter().any(|a| a.instance_id == *me && !a.state.is_ending());
+        let facts = self.shared.facts();
+        let here =
+            |v: &Volume| matches!(volumes::standing(v, &facts.instance_id, &facts.zone), volumes::Standing::Here(_));
         let of = |v: &&Volume| volumes::in_pool(v, &self.config.name, Some(pool)) && !self.is_named(d, &v.id);
         let had: Vec<&str> =
             all.iter().filter(of).filter(|v| here(v) || taken.contains(&v.id)).map(|v| v.id.as_str()).collect();
@@ -191,6 +208,7 @@ impl DomainRun {
     fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
         let facts = self.shared.facts();
         let token = create::client_token(&facts.instance_id, &self.config.name, d, None, 0);
+        let member = self.member(d).unwrap_or_default();
         let by = Chooser {
             me: &facts.instance_id,
             zone: &facts.zone,
@@ -198,6 +216,7 @@ impl DomainRun {
             now: self.shared.clock.corrected(),
             token: d.create.is_some().then_some(token.as_str()),
             seed: self.shared.seed,
+            member: &member,
         };
         let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
         c.ids.retain(|id| !self.is_named(d, id));

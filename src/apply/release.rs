@@ -22,8 +22,8 @@ const TAGS: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct InUse {
     /// The directive's number.
-    index: usize,
-    volume: Acquired,
+    pub(super) index: usize,
+    pub(super) volume: Acquired,
 }
 
 impl DomainRun {

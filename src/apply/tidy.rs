@@ -20,17 +20,19 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
     let warn =
         |what: &str, ids: &[&str], e: &dyn std::fmt::Display| log::warn!("cannot {what} of {}: {e}", ids.join(", "));
 
-    // One call for all of them: the same tags on each.
-    for created in [false, true] {
-        let ids: Vec<&str> = volumes.iter().filter(|v| v.created == created).map(|v| v.volume_id.as_str()).collect();
-        if ids.is_empty() {
-            continue;
-        }
+    // One call for all that get the same tags.
+    let mut kinds: Vec<(bool, Option<&str>)> = volumes.iter().map(|v| (v.created, v.member.as_deref())).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for (created, member) in kinds {
+        let is_it = |v: &&Committed| v.created == created && v.member.as_deref() == member;
+        let ids: Vec<&str> = volumes.iter().filter(is_it).map(|v| v.volume_id.as_str()).collect();
         // The owner too: a run that was cut off may not have come to it.
         let mut pairs = vec![(tags::TS_USED, now.as_str()), (tags::OWNER, me.as_str())];
         if created {
             pairs.push((tags::TS_CREATED, now.as_str()));
         }
+        pairs.extend(member.map(|m| (tags::MEMBER, m)));
         if let Err(e) = shared.aws.create_tags(scope, &ids, &pairs) {
             warn("write the time of use", &ids, &e);
         }

@@ -171,6 +171,7 @@ impl DomainRun {
                 created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
                 moved: None,
+                member: self.member(d),
             };
             self.ledger(|l| {
                 l.to_tidy.retain(|c| c.volume_id != committed.volume_id);

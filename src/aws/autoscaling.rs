@@ -28,6 +28,38 @@ impl Aws {
         self.autoscaling(scope, "SetInstanceHealth", &parameters)
     }
 
+    /// Ends the lifecycle action of a hook: with CONTINUE, or with ABANDON. [`super::Class::Gone`]: there is none (any
+    /// more), which is also the answer to a second one.
+    pub(crate) fn complete_lifecycle_action(
+        &self,
+        scope: &Scope,
+        group: &str,
+        hook: &str,
+        instance: &str,
+        well: bool,
+    ) -> Result<(), ApiError> {
+        let result = if well { "CONTINUE" } else { "ABANDON" };
+        let parameters = [
+            ("AutoScalingGroupName", group),
+            ("LifecycleHookName", hook),
+            ("LifecycleActionResult", result),
+            ("InstanceId", instance),
+        ];
+        self.autoscaling(scope, "CompleteLifecycleAction", &parameters)
+    }
+
+    /// The lifecycle action of a hook begins its time-out anew. [`super::Class::Gone`]: there is none.
+    pub(crate) fn record_heartbeat(
+        &self,
+        scope: &Scope,
+        group: &str,
+        hook: &str,
+        instance: &str,
+    ) -> Result<(), ApiError> {
+        let parameters = [("AutoScalingGroupName", group), ("LifecycleHookName", hook), ("InstanceId", instance)];
+        self.autoscaling(scope, "RecordLifecycleActionHeartbeat", &parameters)
+    }
+
     /// All of them may come twice.
     fn autoscaling(&self, scope: &Scope, action: &'static str, parameters: &[(&str, &str)]) -> Result<(), ApiError> {
         let call = Call::form(Service::AutoScaling, action, form(action, parameters), Repeat::Safe);

@@ -5,14 +5,31 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, exec, notify, on_failure, record, volume};
+use super::{Config, Domain, PoolPref, Transition, exec, hook, notify, on_failure, record, volume};
 use crate::macros::Template;
+use crate::model::Event;
 
-const KEYS: [&str; 6] = ["hostname", "set-hostname", "timeout", "interrupt-detection", "on-failure", "domains"];
+const KEYS: [&str; 10] = [
+    "hostname",
+    "set-hostname",
+    "timeout",
+    "interrupt-detection",
+    "interrupt-margin",
+    "maintenance-lead",
+    "terminating-timeout",
+    "lifecycle-hook",
+    "on-failure",
+    "domains",
+];
 const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+/// A killed command takes 10 s more, and then that is told.
+const DEFAULT_MARGIN: Duration = Duration::from_secs(15);
+const DEFAULT_LEAD: Duration = Duration::from_secs(600);
+/// As long as the notice of an interruption comes before it.
+const DEFAULT_TERMINATING: Duration = Duration::from_secs(120);
 /// Polling faster does nothing but get throttled.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -46,12 +63,42 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
     let hostname = hostname(r, &o);
     let timeout = r.seconds(&o, "timeout").unwrap_or(DEFAULT_TIMEOUT);
     let poll_interval = interruption(r, &o).unwrap_or(DEFAULT_INTERVAL);
+    let hooks = hook::hooks(r, &o);
     let on_failure = on_failure::steps(r, &o);
-    let domains = match o.get("domains") {
+    let mut domains = match o.get("domains") {
         Some(node) => domains(r, node, timeout),
         None => Vec::new(),
     };
-    Some(Config { hostname, timeout, poll_interval, on_failure, domains, warnings: Vec::new() })
+    let all = domains.iter_mut().flat_map(|d| &mut d.volumes);
+    all.filter(|v| v.pool_pref == PoolPref::Sticky).for_each(|v| v.member.clone_from(&hostname));
+    let config = Config {
+        hostname,
+        timeout,
+        poll_interval,
+        hooks,
+        on_failure,
+        interrupt_margin: r.seconds(&o, "interrupt-margin").unwrap_or(DEFAULT_MARGIN),
+        maintenance_lead: r.seconds(&o, "maintenance-lead").unwrap_or(DEFAULT_LEAD),
+        terminating_timeout: r.seconds(&o, "terminating-timeout").unwrap_or(DEFAULT_TERMINATING),
+        domains,
+        warnings: Vec::new(),
+    };
+    for (key, event) in [("maintenance-lead", Event::Maintenance), ("terminating-timeout", Event::Terminating)] {
+        let hook = event == Event::Terminating && config.has_hook(Transition::Terminating);
+        if let Some(node) = o.get(key).filter(|_| !hook && !config.domains.iter().any(|d| d.names(event))) {
+            let text = format!("has no effect: no command, message or release is for {}", event.name());
+            r.warn(&o.path_of(key), node.at, text);
+        }
+    }
+    if let Some(node) = o.get("lifecycle-hook")
+        && config.has_hook(Transition::Terminating)
+        && !config.domains.iter().any(|d| d.names(Event::Terminating))
+    {
+        // What is bound to `stopping` does not run then.
+        let text = "no command, message or release is for terminating: the group will go on at once";
+        r.warn("lifecycle-hook", node.at, text);
+    }
+    Some(config)
 }
 
 /// `hostname` or `set-hostname`; an empty one is none.

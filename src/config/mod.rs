@@ -6,6 +6,7 @@
 mod check;
 mod claim;
 mod exec;
+mod hook;
 mod json5;
 mod mime;
 mod mount;
@@ -15,6 +16,7 @@ mod problem;
 mod reader;
 mod record;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 pub(crate) mod userdata;
@@ -28,8 +30,10 @@ use crate::model::Event;
 
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
+pub(crate) use hook::{Hook, Transition};
 pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
 pub(crate) use on_failure::{Action, OnFailure};
+pub(crate) use snapshots::Snapshot;
 
 /// A whole config.
 #[derive(Debug, Clone)]
@@ -40,12 +44,38 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// `interrupt-detection.options.interval`; default 1 s.
     pub(crate) poll_interval: Duration,
+    /// `interrupt-margin`: what the way out leaves free before an announced time; default 15 s.
+    pub(crate) interrupt_margin: Duration,
+    /// `maintenance-lead`: so long before its time maintenance begins for us; default 600 s.
+    pub(crate) maintenance_lead: Duration,
+    /// `terminating-timeout`: how long Auto Scaling waits for the way out; default 120 s.
+    pub(crate) terminating_timeout: Duration,
+    /// `lifecycle-hook`, one or several.
+    pub(crate) hooks: Vec<Hook>,
     /// `on-failure`: what is done after a run that failed, one after the other until something has an effect.
     pub(crate) on_failure: Vec<OnFailure>,
     /// `domains`, in the order of the file.
     pub(crate) domains: Vec<Domain>,
     /// What is accepted but will not do what its writer may think.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Config {
+    /// Whether there is a hook of this transition.
+    pub(crate) fn has_hook(&self, on: Transition) -> bool {
+        self.hooks.iter().any(|h| h.on == on)
+    }
+}
+
+impl Domain {
+    /// Whether anything of it is to be done at `event`, of those that must be named.
+    pub(crate) fn names(&self, event: Event) -> bool {
+        self.exec.iter().any(|b| b.runs_on(event))
+            || self.notify.iter().any(|n| n.events.contains(&event))
+            || self.volumes.iter().any(|v| v.release.as_ref().is_some_and(|r| r.on.contains(&event)))
+            || self.volumes.iter().any(|v| v.snapshot.as_ref().is_some_and(|s| s.on.contains(&event)))
+            || self.records.iter().any(|r| r.release.contains(&event))
+    }
 }
 
 /// One application on the instance.
@@ -105,10 +135,12 @@ pub(crate) enum PoolPref {
     Index,
     /// At random.
     Random,
-    /// The one whose `ts-used` is oldest (never used first).
+    /// One of those whose `ts-used` is oldest (never used first).
     LeastRecentlyUsed,
-    /// The one whose `ts-used` is newest (never used last).
+    /// One of those whose `ts-used` is newest (never used last).
     MostRecentlyUsed,
+    /// The one that this instance had last, or the member of the fleet that it stands in for; then by index.
+    Sticky,
 }
 
 /// One entry of `attach-volume`.
@@ -130,6 +162,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) pool_name: Option<String>,
     /// `pool-pref`.
     pub(crate) pool_pref: PoolPref,
+    /// With `sticky`: `hostname`, by which an instance is known for the one that it stands in for.
+    pub(crate) member: Option<Template>,
     /// `wait`, `fence`, `max-per-instance`.
     pub(crate) claiming: Claiming,
     /// `create`; there whenever `sources` has [`Source::Create`].
@@ -142,6 +176,8 @@ pub(crate) struct VolumeDirective {
     pub(crate) mount: Option<Mount>,
     /// `release`.
     pub(crate) release: Option<Release>,
+    /// `snapshot`, where it makes some.
+    pub(crate) snapshot: Option<Snapshot>,
     /// `exec`: run when the disk is usable (and mounted). Blocks with `on` are dropped (with a warning).
     pub(crate) exec: Vec<ExecBlock>,
 }
@@ -199,7 +235,7 @@ pub(crate) struct RecordDirective {
 /// One entry of an `exec`.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecBlock {
-    /// `on`; `None`: all five events.
+    /// `on`; `None`: all events that need not be named.
     pub(crate) on: Option<Vec<Event>>,
     /// `lines`.
     pub(crate) lines: Vec<ExecLine>,
@@ -208,7 +244,7 @@ pub(crate) struct ExecBlock {
 impl ExecBlock {
     /// Whether it runs at `event`.
     pub(crate) fn runs_on(&self, event: Event) -> bool {
-        self.on.as_ref().is_none_or(|on| on.contains(&event))
+        self.on.as_ref().map_or(!event.must_be_named(), |on| on.contains(&event))
     }
 }
 

@@ -85,8 +85,11 @@ pub(super) fn release(r: &mut Reader, o: &Object<'_>, keys: &[&str]) -> Option<R
     let mut on = Vec::new();
     for (path, node) in nodes {
         let Some(event) = r.text(node, &path).and_then(|word| exec::event(r, word, &path, node.at)) else { continue };
-        if matches!(event, Event::Starting | Event::Started) {
-            let text = format!("nothing is released on {}: interrupted, stopping and failed are", event.name());
+        if matches!(event, Event::Starting | Event::Started | Event::Rebalance) {
+            let text = format!(
+                "nothing is released on {}: interrupted, stopping, failed, maintenance and terminating are possible",
+                event.name()
+            );
             r.problem(&path, node.at, text);
         } else if !on.contains(&event) {
             on.push(event);

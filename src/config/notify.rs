@@ -100,7 +100,8 @@ fn envelope_text(r: &mut Reader, envelope: Option<&Object<'_>>, key: &str, defau
     r.template(text, &path, node.at)
 }
 
-/// The events that are on: those that the matrix does not name, and those whose row says so.
+/// The events that are on: those that the matrix does not name (and that need not be named), and those whose row says
+/// so.
 fn matrix(r: &mut Reader, o: &Object<'_>) -> Vec<Event> {
     let mut rows: Vec<(Event, bool)> = Vec::new();
     let map = o.get("matrix").and_then(|n| r.map(n, &o.path_of("matrix")));
@@ -114,6 +115,7 @@ fn matrix(r: &mut Reader, o: &Object<'_>) -> Vec<Event> {
         }
         rows.push((event, on));
     }
-    let is_on = |e: &Event| *e != Event::Starting && rows.iter().find(|(row, _)| row == e).is_none_or(|(_, on)| *on);
+    let row = |e: &Event| rows.iter().find(|(row, _)| row == e);
+    let is_on = |e: &Event| *e != Event::Starting && row(e).map_or(!e.must_be_named(), |(_, on)| *on);
     Event::ALL.into_iter().filter(is_on).collect()
 }

@@ -14,20 +14,21 @@ pub(super) struct Copies {
 }
 
 /// Reads them, and says what does not fit the directive's sources.
-pub(super) fn keys(r: &mut Reader, o: &Object<'_>, sources: &[Source]) -> Copies {
+/// `made`: `snapshot` says what snapshots are made, and so what tags they have.
+pub(super) fn keys(r: &mut Reader, o: &Object<'_>, sources: &[Source], made: bool) -> Copies {
     let (copies, moves) = (sources.contains(&Source::Snapshot), sources.contains(&Source::Move));
     let place = |s: Source| sources.iter().position(|o| *o == s);
     if moves && place(Source::Pool).is_none_or(|p| Some(p) > place(Source::Move)) {
         let at = o.get("source").map_or(o.at, |n| n.at);
         r.problem(&o.path_of("source"), at, "m without p before it: only what is not in this zone is moved here");
     }
-    let tags = tags(r, o);
-    if copies && tags.is_empty() && o.get("pool-name").is_none() && o.get("snapshot").is_none() {
+    let tags = if made { Vec::new() } else { tags(r, o) };
+    if copies && tags.is_empty() && o.get("pool-name").is_none() && (made || o.get("snapshot").is_none()) {
         let text = "is missing: source has s, and snapshot.tags are not there either";
         r.problem(&o.path_of("pool-name"), o.at, text);
     }
-    if let (false, Some(node), false) = (copies, o.get("snapshot"), sources.is_empty()) {
-        r.warn(&o.path_of("snapshot"), node.at, "has no effect: source has no s");
+    if let (false, Some(node), false) = (copies || made, o.get("snapshot"), sources.is_empty()) {
+        r.warn(&o.path_of("snapshot"), node.at, "has no effect: source has no s, and it makes none (on, every)");
     }
     let rate = rate(r, o);
     if let (false, Some(node), false) = (copies || moves, o.get("initialization-rate"), sources.is_empty()) {
@@ -52,7 +53,7 @@ pub(super) fn keys(r: &mut Reader, o: &Object<'_>, sources: &[Source]) -> Copies
 fn tags(r: &mut Reader, o: &Object<'_>) -> Vec<(String, String)> {
     let Some(node) = o.get("snapshot") else { return Vec::new() };
     let path = o.path_of("snapshot");
-    let Some(s) = r.object(node, &path, &["tags"]) else { return Vec::new() };
+    let Some(s) = r.object(node, &path, &super::snapshots::KEYS) else { return Vec::new() };
     let Some(node) = r.required(&s, "tags") else { return Vec::new() };
     let path = s.path_of("tags");
     let Some(map) = r.map(node, &path) else { return Vec::new() };

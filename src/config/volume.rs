@@ -7,7 +7,7 @@ use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot};
+use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot, snapshots};
 
 const KEYS: [&str; 15] = [
     "source",
@@ -27,11 +27,12 @@ const KEYS: [&str; 15] = [
     "initialization-rate",
 ];
 
-const POOL_PREFS: [(&str, PoolPref); 4] = [
+const POOL_PREFS: [(&str, PoolPref); 5] = [
     ("index", PoolPref::Index),
     ("random", PoolPref::Random),
     ("least-recently-used", PoolPref::LeastRecentlyUsed),
     ("most-recently-used", PoolPref::MostRecentlyUsed),
+    ("sticky", PoolPref::Sticky),
 ];
 /// The original's spelling.
 const POOL_PREFS_TOO: [(&str, PoolPref); 2] =
@@ -118,7 +119,8 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
     if let Some(node) = o.get("timeout") {
         r.warn(&o.path_of("timeout"), node.at, "has no effect: the timeout of the top level bounds the whole init");
     }
-    let copies = snapshot::keys(r, o, sources.as_deref().unwrap_or_default());
+    let made = snapshots::snapshot(r, o, has(Source::Snapshot));
+    let copies = snapshot::keys(r, o, sources.as_deref().unwrap_or_default(), made.is_some());
     let exec = exec::blocks(r, o, exec::Place::Volume);
     let claiming = claim::claiming(r, o, sources.as_deref().unwrap_or_default(), init);
     Some(VolumeDirective {
@@ -130,12 +132,14 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
         volume_id,
         pool_name,
         pool_pref,
+        member: None,
         claiming,
         create,
         snapshot_tags: copies.tags,
         initialization_rate: copies.rate,
         mount: mount::mount(r, o),
         release: mount::release(r, o, &["on", "lazy"]),
+        snapshot: made,
         exec,
     })
 }

@@ -11,7 +11,7 @@ use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
-use crate::scope::Scope;
+use crate::scope::{Halt, Scope, Stop};
 
 /// What the messages and commands of all domains share.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) notify: bool,
     /// The interruption notice, once there is one.
     pub(crate) notice: crate::poll::Noticed,
+    /// The event that is being acted on and that the daemon goes on after.
+    pub(crate) happening: Mutex<Option<Notice>>,
 }
 
 /// One domain during the run.
@@ -90,7 +92,9 @@ impl Domain {
 
     /// The macro values for `event`.
     pub(crate) fn values(&self, event: Event) -> Values {
-        let notice: Option<Notice> = lock(&self.context.notice).clone();
+        let passing = matches!(event, Event::Rebalance | Event::Maintenance);
+        let place = if passing { &self.context.happening } else { &*self.context.notice };
+        let notice: Option<Notice> = lock(place).clone();
         Values {
             daemon_state: Some(event),
             error: lock(&self.errors).clone(),
@@ -111,13 +115,25 @@ impl Domain {
         let Err(e) = end else { return true };
         let text = format!("'{}' commands: {e}", event.name());
         log::error!("{text}");
-        self.fail(text);
+        match event {
+            // Its application goes on.
+            Event::Rebalance | Event::Maintenance => self.note(text),
+            _ => self.fail(text),
+        }
         false
     }
 
     /// The way out on `event`: its commands, then the releases. `false`: something of it failed.
     pub(crate) fn leave(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
         let well = self.run_commands(event, scope, default);
+        if matches!(scope.check(), Err(Halt::Stopped(_))) {
+            // Another way out begins, with commands and releases of its own.
+            return well;
+        }
+        // What is begun now is brought to an end.
+        let scope = &scope.undisturbed();
+        // Never what a way out fails of.
+        self.run.snapshot_on(event, scope).into_iter().for_each(|text| self.note(text));
         // A stopped or hibernated instance keeps its volumes, and finds them when it resumes.
         let action = lock(&self.context.notice).as_ref().map(|n| n.action.clone());
         let stays = event == Event::Interrupted && action.is_some_and(|a| a != "terminate");
@@ -130,6 +146,16 @@ impl Domain {
         let released = kept.is_empty();
         lock(&self.kept).extend(kept);
         well && released
+    }
+
+    /// Makes snapshots at intervals, from a thread of its own, until `stop`. Nobody waits for it: whatever must be at its
+    /// end when a volume is released, [`DomainRun::snapshot_on`] waits for.
+    pub(crate) fn keep_snapshots(self: &Arc<Domain>, stop: &Stop) {
+        if self.run.wants_snapshots() {
+            let (me, scope) = (self.clone(), Scope::new(&self.context.shared.clock, Duration::MAX, Some(stop)));
+            let work = move || in_domain(me.name(), || me.run.keep_snapshots(&scope));
+            parallel::background("snapshots", Box::new(work));
+        }
     }
 
     /// Sends the messages for `event` from threads of their own, which end with `scope`.

@@ -1,4 +1,4 @@
-//! Every way out: `failed`, `stopping`, `interrupted`.
+//! Every way out: `failed`, `stopping`, `interrupted`, `terminating`.
 //!
 //! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes and records that
 //! its config wants released, never at the same time; the domains do so beside each other.
@@ -8,10 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::{Domain, each};
-use super::{
-    Daemon, INTERRUPT_MARGIN, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names,
-};
+use super::{Daemon, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names};
 use crate::apply::lock;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::model::Event;
 use crate::parallel;
@@ -75,18 +74,20 @@ impl Daemon {
     }
 
     /// How long commands and releases of `event` may take: those of a domain come one after the other.
-    fn longest(&self, domains: &[&Arc<Domain>], event: Event) -> Duration {
+    pub(super) fn longest(&self, domains: &[&Arc<Domain>], event: Event) -> Duration {
         let of = |d: &Domain| -> Duration {
             let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
             let release = if d.run.releases(event) { RELEASE } else { Duration::ZERO };
+            let release = release + d.run.time_for_snapshots(event);
             // A killed one takes 10 s more.
             lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum::<Duration>() + release
         };
         domains.iter().map(|d| of(d)).max().unwrap_or_default() + MESSAGES
     }
 
-    /// `stopping` or `interrupted`. What had to be released and could not be is returned.
-    pub(super) fn leave(&self, reason: StopReason) -> Vec<String> {
+    /// `stopping`, `interrupted` or `terminating`. What had to be released and could not be is returned, unless the
+    /// instance ends anyway. `clean`: nothing is left of a roll-back before it.
+    pub(super) fn leave(&self, reason: StopReason, clean: bool) -> Vec<String> {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         match reason {
             StopReason::Terminate => {
@@ -101,14 +102,28 @@ impl Daemon {
                 kept(&all)
             }
             StopReason::Interrupted => {
-                self.interrupted(&all);
+                self.announced(&all, Event::Interrupted);
+                self.say("interrupted: done; the instance is left running");
+                Vec::new()
+            }
+            StopReason::Terminating => {
+                let hooks = self.hooks(Transition::Terminating);
+                let well = self.announced(&all, Event::Terminating);
+                hooks.complete(well && clean);
+                self.say("terminating: done; Auto Scaling may go on");
                 Vec::new()
             }
         }
     }
 
     /// Commands and releases of all. Whether they went well, for each.
-    fn each_leaves(&self, all: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
+    pub(super) fn each_leaves(
+        &self,
+        all: &[&Arc<Domain>],
+        event: Event,
+        scope: &Scope,
+        default: Option<Duration>,
+    ) -> Vec<bool> {
         each(all, |d| d.leave(event, scope, default))
     }
 
@@ -123,25 +138,26 @@ impl Daemon {
         self.left().map_or(ROLL_BACK, |left| ROLL_BACK.min(left / 2).max(INTERRUPT_MINIMUM))
     }
 
-    fn interrupted(&self, all: &[&Arc<Domain>]) {
+    /// The way out before an announced end. `false`: something of it failed.
+    fn announced(&self, all: &[&Arc<Domain>], event: Event) -> bool {
         let clock = &self.context.shared.clock;
         let left = self.left().unwrap_or_default();
-        let budget = left.saturating_sub(INTERRUPT_MARGIN).max(INTERRUPT_MINIMUM);
-        self.say(&format!("interrupted: {} s for the way out", budget.as_secs()));
+        let budget = left.saturating_sub(self.config.interrupt_margin).max(INTERRUPT_MINIMUM);
+        self.say(&format!("{}: {} s for the way out", event.name(), budget.as_secs()));
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));
         let scope = Scope::new(clock, budget, None);
-        let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(Event::Interrupted, &scope)).collect();
-        let ends = self.each_leaves(all, Event::Interrupted, &scope, None);
-        for (d, _) in all.iter().zip(ends).filter(|(_, well)| !well) {
-            background.extend(d.send_messages(Event::Interrupted, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
+        let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(event, &scope)).collect();
+        let ends = self.each_leaves(all, event, &scope, None);
+        for (d, _) in all.iter().zip(&ends).filter(|(_, well)| !**well) {
+            background.extend(d.send_messages(event, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
         }
         join(background);
-        self.say("interrupted: done; the instance is left running");
+        ends.iter().all(|well| *well)
     }
 }
 
 /// What these domains could not release.
-fn kept(domains: &[&Arc<Domain>]) -> Vec<String> {
+pub(super) fn kept(domains: &[&Arc<Domain>]) -> Vec<String> {
     domains
         .iter()
         .flat_map(|d| lock(&d.kept).iter().map(|k| format!("{}: {k}", d.name())).collect::<Vec<_>>())

@@ -4,7 +4,7 @@
 //! load ──> starting ──> init ──> started ──> wait ──> interrupted | stopping ──> exit 0
 //!     ^        │          │         │                      │
 //!     │        └──────────┴─────────┴──> failed ──> exit 1, or 3 where something could not be rolled back
-//!     └──────────────────────────────────────── (hibernated) the instance is back
+//!     └──────────────────── (hibernated, in a warm pool) the instance is back
 //! ```
 //!
 //! A turn of the story is from `load` to the way out; most runs have one. `setup` reads metadata and config and makes
@@ -13,11 +13,13 @@
 //! done is in `apply`, `exec`, `notify` and `poll`.
 
 mod domain;
+mod hook;
 mod leave;
 mod on_failure;
 pub(crate) mod rescue;
 mod resume;
 mod setup;
+mod watch;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -25,11 +27,12 @@ use std::time::Duration;
 
 use crate::apply::{sweep, tidy};
 use crate::cli::Args;
+use crate::config::Transition;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
-use crate::poll::Clocks;
+use crate::poll::{Clocks, Others, Watch};
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
 use domain::{Context, Domain, each};
@@ -55,9 +58,6 @@ const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What is kept free before the announced time of an interruption: a command that must be killed takes 10 s more, and
-/// then that is told.
-const INTERRUPT_MARGIN: Duration = Duration::from_secs(15);
 /// What the way out has at least, however late the notice came.
 const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
@@ -71,6 +71,8 @@ struct Daemon {
     stop: Stop,
     /// The notice that an earlier turn acted on.
     acted_on: Option<Notice>,
+    /// What the poll thread brings.
+    watch: Arc<Watch>,
     failing: on_failure::Failing,
 }
 
@@ -148,9 +150,12 @@ impl Daemon {
     /// Turns, until one of them is the last.
     fn story(&mut self) -> Outcome {
         loop {
+            if let Some(outcome) = self.wait_in_warm_pool() {
+                return outcome;
+            }
             let before = Clocks::now();
             let end = self.turn();
-            if end.left != Some(StopReason::Interrupted) || !self.lives_on() {
+            if end.left.is_none() || !self.lives_on() {
                 return end.outcome;
             }
             if let Some(outcome) = self.wait_for_return(&before) {
@@ -163,15 +168,17 @@ impl Daemon {
         let poller = self.poll();
         let end = match self.attempts() {
             Ok(background) => {
+                let mut background = background;
+                let mut kept = Vec::new();
                 if self.args.poll {
                     self.say("watching for interruptions");
-                    self.wait();
+                    kept = self.watch(&mut background);
                 }
                 match self.stop.get() {
                     Some(reason) => self.way_out(reason, "released", Vec::new(), background),
                     None => {
                         join(background);
-                        Outcome::Done.into()
+                        if kept.is_empty() { Outcome::Done } else { incomplete("released", &kept) }.into()
                     }
                 }
             }
@@ -184,7 +191,7 @@ impl Daemon {
 
     /// The way out for `reason`. `left`: what could not be `done` before it; `background`: what goes on beside it.
     fn way_out(&self, reason: StopReason, done: &str, mut left: Vec<String>, background: Vec<JoinHandle<()>>) -> End {
-        left.extend(self.leave(reason));
+        left.extend(self.leave(reason, left.is_empty()));
         join(background);
         let outcome = if left.is_empty() { Outcome::Done } else { incomplete(done, &left) };
         End { outcome, left: Some(reason) }
@@ -219,14 +226,18 @@ impl Daemon {
         }
         let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
         let acted_on = self.acted_on.clone();
+        let mut others = Others::of(&self.config, &|event| self.names(event), &self.watch);
         let work = move || {
-            crate::poll::poll(&context.shared.imds, &context.shared.clock, every, &stop, &context.notice, acted_on);
+            let shared = &context.shared;
+            crate::poll::poll(&shared.imds, &shared.clock, every, &stop, &context.notice, acted_on, &mut others);
         };
         parallel::background("poll", Box::new(work))
     }
 
-    fn wait(&self) {
-        while self.stop.wait(Duration::from_secs(24 * 3600)).is_none() {}
+    /// Whether anything is to be done at `event`, of those that must be named.
+    fn names(&self, event: Event) -> bool {
+        let hook = event == Event::Terminating && self.config.has_hook(Transition::Terminating);
+        hook || self.domains.iter().any(|d| d.config.names(event))
     }
 
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.
@@ -289,6 +300,9 @@ impl Daemon {
         let messages = Scope::new(&scope.clock, MESSAGES, None);
         background.extend(started.iter().flat_map(|d| d.send_messages(Event::Started, &messages)));
         background.extend(self.tidy());
+        if self.args.poll {
+            started.iter().for_each(|d| d.keep_snapshots(&self.stop));
+        }
         background.extend(self.sweep(&started));
         Ok(background)
     }
@@ -327,6 +341,7 @@ impl Daemon {
 
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
+        all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(scope)));
         let cut_off: Vec<&Arc<Domain>> =
             all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal(false))).collect();
         if !cut_off.is_empty() {

@@ -17,7 +17,7 @@ use super::{Daemon, End, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND};
 use crate::apply::{Failure, lock};
 use crate::aws::Class;
 use crate::clock::is_plausible;
-use crate::config::{Action, ExecLine, ExitCodes, OnFailure};
+use crate::config::{Action, ExecLine, ExitCodes, OnFailure, Transition};
 use crate::plan::on_failure::{Reboots, pause};
 use crate::random;
 use crate::scope::{Halt, Scope};
@@ -51,12 +51,14 @@ impl Daemon {
     pub(super) fn attempts(&mut self) -> Result<Vec<JoinHandle<()>>, End> {
         let clock = self.context.shared.clock.clone();
         self.failing = Failing::new();
+        let mut launch = Some(self.hooks(Transition::Launching));
         loop {
             let scope = Scope::new(&clock, self.config.timeout, Some(&self.stop));
             self.notifier.extend_timeout(clock.real(self.config.timeout + ROLL_BACK + WAY_OUT_COMMAND));
             let end = match self.until_started(&scope) {
-                Ok(background) => {
+                Ok(mut background) => {
                     self.forget_reboots();
+                    background.extend(launch.and_then(|l| l.complete_beside(true)));
                     return Ok(background);
                 }
                 Err(end) => end,
@@ -66,6 +68,11 @@ impl Daemon {
                 return Err(end);
             }
             self.failing.unclean.store(end.outcome != Outcome::Failed, Ordering::Relaxed);
+            if !self.is_retried()
+                && let Some(launch) = launch.take()
+            {
+                launch.complete(false);
+            }
             self.after(end.outcome)?;
             while let Err(text) = self.begin_again() {
                 log::error!("{text}");

@@ -164,7 +164,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let domains = std::mem::take(&mut config.domains).into_iter();
     let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
     let (stop, failing) = (stop.clone(), Failing::new());
-    let daemon = Daemon { args, config, context, domains, notifier, stop, acted_on: None, failing };
+    let daemon =
+        Daemon { args, config, context, domains, notifier, stop, acted_on: None, watch: Arc::default(), failing };
     Ok(Ready::Daemon(Box::new(daemon)))
 }
 
@@ -191,6 +192,7 @@ impl Lasting {
             exec: args.exec,
             notify: args.notify,
             notice: notice.clone(),
+            happening: Mutex::new(None),
             shared: Arc::new(Shared {
                 aws,
                 imds,

@@ -36,7 +36,7 @@ const WORDS: &[&str] = &[
 pub(crate) fn values() -> impl Strategy<Value = Values> {
     let many = || prop::collection::vec(text(), 0..4);
     let log = prop::collection::vec((text(), any::<f64>()), 0..6);
-    (text(), many(), many(), log, prop::option::of(text()), prop::option::of(0..5usize)).prop_map(
+    (text(), many(), many(), log, prop::option::of(text()), prop::option::of(0..Event::ALL.len())).prop_map(
         |(one, names, error, log, maybe, event)| Values {
             domain: one.clone(),
             facts: Facts {

@@ -10,7 +10,9 @@ pub(crate) mod format;
 pub(crate) mod members;
 pub(crate) mod moves;
 pub(crate) mod on_failure;
+mod order;
 pub(crate) mod records;
+pub(crate) mod snapshots;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
 
@@ -39,6 +41,10 @@ pub(crate) mod tags {
     pub(crate) const LINEAGE: &str = "user:ec2fd.lineage";
     /// How often its data was moved.
     pub(crate) const GENERATION: &str = "user:ec2fd.generation";
+    /// The member of a fleet that had it last: a host name or a launch index, where `sticky` is configured.
+    pub(crate) const MEMBER: &str = "user:ec2fd.member";
     /// The instance that holds or made it.
     pub(crate) const OWNER: &str = "user:ec2fd.owner";
+    /// On every snapshot that a `snapshot` directive made, with another value each.
+    pub(crate) const SNAPSHOT: &str = "user:ec2fd.snapshot";
 }

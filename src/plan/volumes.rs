@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::devices::same_device;
 use super::moves::{self, Lines};
+use super::order::order;
 use super::tags;
 use crate::aws::ec2::{AttachmentState, Volume, VolumeState};
 use crate::config::{PoolPref, Source, VolumeDirective};
@@ -194,6 +195,8 @@ pub(crate) struct Chooser<'a> {
     pub(crate) token: Option<&'a str>,
     /// For `random`.
     pub(crate) seed: u64,
+    /// Who this instance is in its fleet, for `sticky`; empty if nobody.
+    pub(crate) member: &'a str,
 }
 
 /// Orders the free volumes of the pool `pool` of `domain` for this instance.
@@ -218,23 +221,7 @@ pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: Poo
             _ => {}
         }
     }
-    // Made once for each volume: hashes are not cheap, pools may be large.
-    let key = |v: &Volume| match pref {
-        PoolPref::Index => format!("{:016x}", spread(by.me, &v.id)),
-        PoolPref::Random => format!("{:016x}", spread(&by.seed.to_string(), &v.id)),
-        // RFC 3339 in UTC sorts as text; a volume that was never used has none and sorts first.
-        PoolPref::LeastRecentlyUsed | PoolPref::MostRecentlyUsed => v.tag(tags::TS_USED).unwrap_or("").to_owned(),
-    };
-    let mut free: Vec<(String, &Volume)> = free.into_iter().map(|v| (key(v), v)).collect();
-    free.sort_by(|(a, _), (b, _)| if pref == PoolPref::MostRecentlyUsed { b.cmp(a) } else { a.cmp(b) });
-    if pref == PoolPref::Index {
-        let first = usize::try_from(by.launch_index).unwrap_or(0).checked_rem(all.len()).map(|i| &all[i].id);
-        // Instances of one launch have different indexes and do not meet; the others are spread by hash.
-        if let Some(i) = free.iter().position(|(_, v)| Some(&v.id) == first) {
-            free[..=i].rotate_right(1);
-        }
-    }
-    out.ids = free.into_iter().map(|(_, v)| v.id.clone()).collect();
+    out.ids = order(free, &all, pref, &by);
     out
 }
 

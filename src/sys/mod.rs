@@ -6,6 +6,7 @@
 pub(crate) mod announced;
 pub(crate) mod block;
 pub(crate) mod disk_tree;
+pub(crate) mod freeze;
 pub(crate) mod holders;
 pub(crate) mod hostname;
 pub(crate) mod journal;

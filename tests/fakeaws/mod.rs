@@ -33,6 +33,7 @@ pub(crate) mod errors;
 pub(crate) mod guests;
 pub(crate) mod http;
 pub(crate) mod imds;
+pub(crate) mod imds_events;
 pub(crate) mod instances;
 pub(crate) mod knobs;
 pub(crate) mod r53;

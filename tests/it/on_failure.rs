@@ -226,3 +226,20 @@ fn a_fifo_topic_gets_the_second_failure_too() {
     run.ends(1, &[]);
     assert_eq!(bodies(&lab).len(), 2, "{run}");
 }
+
+#[test]
+fn another_attempt_does_all_of_it_again_and_keeps_what_other_domains_need_too() {
+    let lab = lab();
+    lab.pool_volume("b", "p");
+    lab.fault(Fault::nth("ChangeResourceRecordSets", 1, refused()));
+    let names = crate::kit::record("d.example.com", "");
+    let first = domain("").replacen("d: {", &format!(r#"d: {{ "update-route53": [{names}],"#), 1);
+    let pool = crate::disks::volume("p", "/dev/xvdg", r#""pool-name": "p""#);
+    let run = lab.run(&with(RETRY, &[&first, &format!(r#"b: {{ "attach-volume": [{pool}] }}"#)]), fast());
+    run.ends(0, &["not today", "on-failure: attempt 2 of 3", "ready: "]);
+    assert_eq!(lab.attached(&lab.me).len(), 2, "{run}");
+    assert_eq!(crate::kit::zone(&lab, "Z1").len(), 2, "{run}");
+    // The one was put back, the other stood.
+    let done = |action: &str| lab.server.calls_of(action).iter().filter(|c| c.status == 200).count();
+    assert_eq!((done("AttachVolume"), done("DetachVolume")), (3, 1), "{run}");
+}

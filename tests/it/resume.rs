@@ -100,7 +100,7 @@ fn a_signal_ends_the_wait_without_another_way_out() {
     let running = hibernating(&lab, How::default());
     running.signal("TERM");
     let run = running.wait(&lab);
-    run.ends(0, &["stopped: the way out was taken before"]);
+    run.ends(0, &["stopped: nothing is left to be done"]);
     assert_eq!(seen(&lab), ["d starting", "d started", "d interrupted"], "{run}");
     assert_eq!(lab.attached(&lab.me).len(), 1, "{run}");
 }
@@ -120,7 +120,7 @@ fn a_signal_during_the_way_out_counts_after_it() {
     running.says(&lab, "SIGTERM: stopping");
     lab.file("go", "");
     let run = running.wait(&lab);
-    run.ends(0, &["stopped: the way out was taken before"]);
+    run.ends(0, &["stopped: nothing is left to be done"]);
     assert_eq!(seen(&lab), ["d starting", "d started", "d interrupted"], "{run}");
 }
 

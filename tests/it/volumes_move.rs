@@ -342,3 +342,21 @@ fn what_a_dead_mover_left_is_cleaned_up_by_the_next() {
     is_moved(&lab, &run);
     assert_eq!(lab.state(&id(7)), "gone", "{run}");
 }
+
+#[test]
+fn movers_of_a_pool_get_a_volume_each() {
+    let lab = lab();
+    elsewhere(&lab, 2);
+    elsewhere(&lab, 3);
+    lab.knobs(|k| (k.latency_ms, k.snapshot_ms) = (10, 200));
+    let all = [(); 3].map(|()| lab.add_instance(InstanceSpec { zone: "eu-west-1c".into(), ..InstanceSpec::default() }));
+    let runs = all.each_ref().map(|me| lab.start(&good(), fast().on(me)));
+    let ends = runs.map(|r| r.wait(&lab));
+    for end in &ends {
+        end.ends(0, &[]);
+    }
+    lab.until("the end of what is deleted", || lab.server.world().volumes.values().all(|v| v.state != "deleting"));
+    assert_eq!((lab.created().len(), offered(&lab).len(), snapshots(&lab)), (3, 3, 0));
+    let by: std::collections::BTreeSet<String> = (1..=3).map(|n| lab.tag(&id(n), "superseded-by")).collect();
+    assert_eq!(by, lab.created().into_iter().collect());
+}

@@ -103,8 +103,9 @@ def test_policies_allow_what_is_called_and_no_more():
             allowed.update([actions] if isinstance(actions, str) else actions)
     called = {f"ec2:{a}" for a in ["DescribeVolumes", "AttachVolume", "DetachVolume", "CreateVolume", "DeleteVolume",
                                    "CreateTags", "DeleteTags", "DescribeInstances", "TerminateInstances",
-                                   "DescribeSnapshots"]}
-    called |= {"autoscaling:SetInstanceHealth"}
+                                   "CreateSnapshot", "DescribeSnapshots", "DeleteSnapshot"]}
+    called |= {f"autoscaling:{a}" for a in ["SetInstanceHealth", "CompleteLifecycleAction",
+                                           "RecordLifecycleActionHeartbeat"]}
     called |= {"route53:ListResourceRecordSets", "route53:ChangeResourceRecordSets", "sns:Publish", "sqs:SendMessage"}
     ours = {action for action in allowed if not action.startswith("kms:")}
     assert ours == called, f"missing {called - ours}, too many {ours - called}"

@@ -80,21 +80,35 @@ class Images:
                     order.append(path)
         return order
 
-    def busybox(self, archive):
-        """busybox under all of its names, and the modules of the network card."""
+    def busybox(self, archive, modules=()):
+        """busybox under all of its names, and the modules of the network card and further ones."""
         program = shutil.which("busybox")
         archive.file("bin/busybox", pathlib.Path(program).read_bytes())
         names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
         for name in names:
             archive.link(f"bin/{name}", "busybox")
-        order = self.needed("virtio_pci", "virtio_net", "virtio_rng")
+        order = self.needed("virtio_pci", "virtio_net", "virtio_rng", *modules)
         for path in order:
             archive.file(f"lib/modules/{os.path.basename(path)}", (self.modules / path).read_bytes(), 0o644)
         archive.file("modules", "".join(f"/lib/modules/{os.path.basename(p)}\n" for p in order), 0o644)
         for name in ("proc", "sys", "dev", "run", "tmp", "mnt"):
             archive.entry(name, stat.S_IFDIR | 0o755)
 
-    def minimal(self, name, script, files=None):
+    def programs(self, *names):
+        """Programs of this machine with the libraries that they need, as files for `minimal`. Those that are not here are
+        left out."""
+        files = {}
+        for name in names:
+            path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+            if not path:
+                continue
+            files[f"usr/sbin/{name}"] = pathlib.Path(path).read_bytes()
+            needs = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+            for library in re.findall(r"(?:=> |^\s*)(/\S+)", needs, re.M):
+                files[library.lstrip("/")] = pathlib.Path(library).read_bytes()
+        return files
+
+    def minimal(self, name, script, files=None, modules=()):
         """An initramfs with nothing but busybox and our binary; `script` is what /init does."""
         archive = Archive()
         # The console, for messages from before devtmpfs is mounted.
@@ -102,7 +116,7 @@ class Images:
         archive.file("init", INIT).file("run.sh", script).file("bin/ec2fleetd", self.binary.read_bytes())
         for path, data in (files or {}).items():
             archive.file(path, data)
-        self.busybox(archive)
+        self.busybox(archive, modules)
         target = self.scratch / f"{name}.cpio"
         archive.write(target)
         return {"initrd": target, "append": "console=ttyS0 quiet panic=-1 bench.run=/run.sh"}

@@ -115,6 +115,8 @@ class Guest:
         self.name, self.address, self.began = name, address, time.monotonic()
         self.lines, self.changed, self.over = [], threading.Condition(), False
         self.slots = {}
+        # Sectors (of 512 bytes) of a disk that cannot be read once it is plugged.
+        self.unreadable = {}
         self.shell = self.left = None
         self.tap = "tap" + address.split(".")[-1]
         self.verbose = "-v" in sys.argv
@@ -213,8 +215,11 @@ class Guest:
         """Plugs a disk into the running guest, as EC2 does on Nitro: the serial is the id without its dash."""
         serial = volume.replace("-", "")
         slot = next(n for n in range(self.SLOTS) if n not in self.slots.values())
-        self.monitor("blockdev-add", **{"driver": "raw", "node-name": serial,
-                                        "file": {"driver": "file", "filename": file}})
+        below = {"driver": "file", "filename": file}
+        if sectors := self.unreadable.get(volume):
+            errors = [{"event": "none", "iotype": "read", "sector": n, "errno": 5, "once": False} for n in sectors]
+            below = {"driver": "blkdebug", "image": below, "inject-error": errors}
+        self.monitor("blockdev-add", **{"driver": "raw", "node-name": serial, "file": below})
         self.monitor("device_add", driver="nvme", id=f"d{serial}", drive=serial, serial=serial, bus=f"slot{slot}")
         self.slots[volume] = slot
 

@@ -21,6 +21,12 @@ want ip iproute2
 want depmod kmod
 want mkfs.ext4 e2fsprogs
 want unshare util-linux
+# For disks of every kind; the others that tests/disks/make.sh knows are made where their tools are.
+want mkfs.xfs xfsprogs
+want mkfs.btrfs btrfs-progs
+want mkfs.vfat dosfstools
+want mdadm mdadm
+want dmsetup dmsetup
 want mmdebstrap mmdebstrap
 if [ ${#need[@]} -gt 0 ] && [ "${1:-}" = --install ]; then
 	sudo=()

@@ -103,7 +103,7 @@ fn mistakes_in_volumes() {
         ("source: 'c', create: {}, critical: 'no'", "critical: true or false is wanted, found a string"),
         (
             "source: 'c', create: {}, 'pool-pref': 'lru'",
-            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used",
+            "pool-pref: unknown word \"lru\": valid are index, random, least-recently-used, most-recently-used, sticky",
         ),
     ] {
         assert_eq!(problem(&volume(part)), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
@@ -158,7 +158,7 @@ fn mistakes_in_records() {
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: ['started']",
-            "release[0]: nothing is released on started: interrupted, stopping and failed are",
+            "release[0]: nothing is released on started: interrupted, stopping, failed, maintenance and terminating are possible",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: {on: ['stoping']}",

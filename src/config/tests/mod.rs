@@ -1,8 +1,10 @@
 //! Tests of whole configs: what the keys become, and what is said about mistakes.
 
+mod hook;
 mod mistakes;
 mod on_failure;
 mod properties;
+mod snapshots;
 
 use std::time::Duration;
 

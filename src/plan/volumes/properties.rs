@@ -38,7 +38,9 @@ proptest! {
     fn every_free_volume_has_its_place_once(
         ids in ids("vol", 0..20),
         taken in any::<u32>(),
-        pref in prop::sample::select(vec![PoolPref::Index, PoolPref::Random, PoolPref::LeastRecentlyUsed]),
+        pref in prop::sample::select(vec![
+            PoolPref::Index, PoolPref::Random, PoolPref::Sticky, PoolPref::LeastRecentlyUsed, PoolPref::MostRecentlyUsed,
+        ]),
         index in any::<u64>(),
         seed in any::<u64>(),
     ) {

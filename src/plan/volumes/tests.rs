@@ -21,12 +21,14 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
         volume_id: sources.contains('x').then(|| "vol-x".into()),
         pool_name: Some("pool".into()),
         pool_pref: PoolPref::Index,
+        member: None,
         claiming: Default::default(),
         create: Some(serde_json::Map::new()),
         snapshot_tags: Vec::new(),
         initialization_rate: None,
         mount: None,
         release: None,
+        snapshot: None,
         exec: Vec::new(),
     }
 }
@@ -70,6 +72,7 @@ pub(crate) fn by() -> Chooser<'static> {
         now: datetime!(2026-01-01 12:00 UTC),
         token: Some("own"),
         seed: 7,
+        member: "",
     }
 }
 

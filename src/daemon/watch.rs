@@ -1,0 +1,63 @@
+//! What happens while the daemon waits: events after which it goes on.
+//!
+//! Their commands give way to an end: when an interruption is announced or somebody asks to stop, they are ended.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::domain::{Domain, each};
+use super::leave::kept;
+use super::{Daemon, INTERRUPT_MINIMUM, MESSAGES, WAY_OUT_COMMAND};
+use crate::apply::lock;
+use crate::model::Event;
+use crate::poll::Happening;
+use crate::scope::Scope;
+
+impl Daemon {
+    /// Waits for a request to stop, and acts on what happens until then. It is over, too, when an event has released
+    /// something: then nobody has asked, and what could not be released is returned.
+    pub(super) fn watch(&self, background: &mut Vec<JoinHandle<()>>) -> Vec<String> {
+        loop {
+            let something = || self.watch.has_something();
+            if self.stop.wait_or(Duration::from_secs(24 * 3600), &something).is_some() {
+                return Vec::new();
+            }
+            let Some(happening) = self.watch.take() else { continue };
+            background.retain(|t| !t.is_finished());
+            if self.happens(happening, background) && self.stop.get().is_none() {
+                return kept(&self.domains.iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// Commands, messages and releases of an event. `true`: it released something (or should have).
+    fn happens(&self, Happening { event, notice }: Happening, background: &mut Vec<JoinHandle<()>>) -> bool {
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        let clock = &self.context.shared.clock;
+        self.say(&format!("{}: {} at {}", event.name(), notice.action, notice.time_text));
+        let time = match event {
+            // There is no end to be ready for.
+            Event::Rebalance => None,
+            _ => Some(Duration::try_from(notice.time - clock.corrected()).unwrap_or_default()),
+        };
+        *lock(&self.context.happening) = Some(notice);
+        let budget = time.map(|t| t.saturating_sub(self.config.interrupt_margin).max(INTERRUPT_MINIMUM));
+        let budget = budget.unwrap_or_else(|| self.longest(&all, event));
+        let messages = Scope::new(clock, MESSAGES, None);
+        background.extend(all.iter().flat_map(|d| d.send_messages(event, &messages)));
+        let scope = Scope::new(clock, budget, Some(&self.stop));
+        let default = time.is_none().then_some(WAY_OUT_COMMAND);
+        let ends = each(&all, |d| d.leave(event, &scope, default));
+        if self.stop.get().is_some() {
+            return false;
+        }
+        for (d, _) in all.iter().zip(ends).filter(|(_, well)| !well) {
+            background.extend(d.send_messages(event, &Scope::new(clock, MESSAGES, None)));
+        }
+        *lock(&self.context.happening) = None;
+        let over = all.iter().any(|d| d.run.releases(event));
+        self.say(if over { "released: the daemon ends here" } else { "watching for interruptions" });
+        over
+    }
+}
