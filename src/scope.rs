@@ -155,6 +155,8 @@ pub(crate) struct Scope {
     lost: Option<Arc<AtomicBool>>,
     /// Made by [`Scope::early`].
     early: bool,
+    /// How long a command has after SIGTERM, where that is not the usual time.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// By how much [`Scope::early`] is early, at most.
@@ -172,6 +174,7 @@ impl Scope {
             stop: stop.cloned(),
             lost: None,
             early: false,
+            grace: None,
         }
     }
 
@@ -180,9 +183,9 @@ impl Scope {
         Scope { lost: Some(lost.clone()), ..self.clone() }
     }
 
-    /// The same, but no request to stop ends it.
-    pub(crate) fn undisturbed(&self) -> Scope {
-        Scope { stop: None, ..self.clone() }
+    /// The same, with another time for commands between SIGTERM and SIGKILL.
+    pub(crate) fn with_grace(self, grace: Duration) -> Scope {
+        Scope { grace: Some(grace), ..self }
     }
 
     /// The same, but over after `budget` if that is earlier.

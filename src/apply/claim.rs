@@ -16,8 +16,9 @@ use crate::aws::ec2::{Filter, Volume};
 use crate::config::VolumeDirective;
 use crate::plan::devices;
 use crate::plan::volumes::{Standing, standing};
-use crate::scope::Scope;
+use crate::scope::{Halt, Scope};
 use crate::sys::block::{NameSnapshot, names_in_use};
+use crate::sys::device_names::DeviceNames;
 use crate::sys::lock::DeviceNameLock;
 
 /// The name under which a claim won, and the disks that had names before it.
@@ -25,6 +26,14 @@ pub(crate) type Won = (String, NameSnapshot);
 
 /// A claim ends with the device name, with the reason why the volume is another's, or with a failure.
 pub(crate) type Claim = Result<Result<Won, String>, Failure>;
+
+/// A volume that is attached here.
+struct Here {
+    device: String,
+    volume_id: String,
+    /// It is being detached.
+    ending: bool,
+}
 
 /// How one AttachVolume under one device name ended.
 enum Attempt {
@@ -93,26 +102,56 @@ impl DomainRun {
     /// Under a name of our choice: the first free one that EC2 takes. The lock keeps a second daemon of this instance
     /// from choosing the same.
     fn claim_somewhere(&self, d: &VolumeDirective, v: &Volume, scope: &Scope) -> Claim {
-        let _lock = DeviceNameLock::acquire(&self.shared.root, scope)
+        let root = &self.shared.root;
+        let _lock = DeviceNameLock::acquire(root, scope)
             .map_err(|e| Failure::new(format!("cannot choose a device name: {e}")))?;
-        let here = self.attached_here(scope)?;
-        let mut used: Vec<String> = names_in_use(&self.shared.root).iter().map(|n| format!("/dev/{n}")).collect();
-        used.extend(here.iter().map(|(device, _)| device.clone()));
+        let mut names = DeviceNames::read(root);
+        let mut used: Vec<String> = names_in_use(root).iter().map(|n| format!("/dev/{n}")).collect();
+        for a in self.names_here(scope)? {
+            // When it is free again, it was in use in this boot; one that is being freed is busy a little longer.
+            names.in_use(&a.device);
+            used.extend(Some(a.device).filter(|_| !a.ending));
+        }
         used.extend(self.config.volumes.iter().filter_map(|o| o.device.clone()));
-        for device in devices::free_names(&used) {
-            let before = NameSnapshot::take(&self.shared.root);
+        let mut won = None;
+        for device in devices::free_names(&used, names.list()) {
+            let before = NameSnapshot::take(root);
             self.with_volume(&d.path, |h| h.device.clone_from(&device));
-            match self.attempt(d, v, &device, scope)? {
-                Attempt::Ours => return Ok(Ok((device, before))),
-                Attempt::Lost(why) => return Ok(Err(why)),
-                Attempt::NameTaken(_) => log::info!("{}: {device} is in use; trying the next name", d.path),
+            let attempt = self.attempt(d, v, &device, scope);
+            if let Ok(Attempt::Ours | Attempt::NameTaken(_)) = attempt {
+                names.mark(&device, !matches!(attempt, Ok(Attempt::Ours)));
+            }
+            match attempt {
+                Ok(Attempt::Ours) => won = Some(Ok(Ok((device, before)))),
+                Ok(Attempt::Lost(why)) => won = Some(Ok(Err(why))),
+                Ok(Attempt::NameTaken(_)) => log::info!("{}: {device} is in use; trying the next name", d.path),
+                Err(f) => won = Some(Err(f)),
+            }
+            if won.is_some() {
+                break;
             }
         }
-        Err(Failure::new(format!("cannot attach {}: no device name is free on this instance", v.id)))
+        names.keep(root);
+        let none = || Err(Failure::new(format!("cannot attach {}: no device name is free on this instance", v.id)));
+        won.unwrap_or_else(none)
     }
 
-    /// Device names and volumes of this instance, as the API knows them.
-    fn attached_here(&self, scope: &Scope) -> Result<Vec<(String, String)>, Failure> {
+    /// The disk of a claim did not come in time: a name of our choice is not chosen again soon.
+    pub(super) fn name_is_bad(&self, d: &VolumeDirective, device: &str, f: &Failure, scope: &Scope) {
+        let late = f.halt == Some(Halt::Deadline) && scope.remaining().is_zero();
+        if d.device.is_some() || !late {
+            return;
+        }
+        // It is only worth a moment.
+        if let Ok(_lock) = DeviceNameLock::acquire(&self.shared.root, scope) {
+            let mut names = DeviceNames::read(&self.shared.root);
+            names.mark(device, true);
+            names.keep(&self.shared.root);
+        }
+    }
+
+    /// Device names of this instance, as the API knows them.
+    fn names_here(&self, scope: &Scope) -> Result<Vec<Here>, Failure> {
         let me = self.shared.facts().instance_id.clone();
         let volumes = self
             .shared
@@ -121,10 +160,15 @@ impl DomainRun {
             .map_err(|e| Failure::api("list the volumes of this instance", &e))?;
         let of = |v: &Volume| {
             let a = v.attachments.iter().find(|a| a.instance_id == me)?;
-            // A name that is being freed is held by nobody; it only cools down.
-            Some((a.device.clone(), v.id.clone())).filter(|_| !a.state.is_ending())
+            Some(Here { device: a.device.clone(), volume_id: v.id.clone(), ending: a.state.is_ending() })
         };
         Ok(volumes.iter().filter_map(of).collect())
+    }
+
+    /// Device names and volumes of this instance. A name that is being freed is held by nobody; it only cools down.
+    fn attached_here(&self, scope: &Scope) -> Result<Vec<(String, String)>, Failure> {
+        let here = self.names_here(scope)?.into_iter().filter(|h| !h.ending);
+        Ok(here.map(|h| (h.device, h.volume_id)).collect())
     }
 
     fn attempt(&self, d: &VolumeDirective, v: &Volume, device: &str, scope: &Scope) -> Result<Attempt, Failure> {

@@ -12,6 +12,7 @@ use super::{DomainRun, lock};
 use crate::config::VolumeDirective;
 use crate::model::Event;
 use crate::plan::tags;
+use crate::plan::way_out::{Tasks, share};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
 
@@ -40,33 +41,41 @@ impl DomainRun {
         lock(&self.in_use).retain(|u| !of(u));
     }
 
-    /// Whether `event` releases anything here.
-    pub(crate) fn releases(&self, event: Event) -> bool {
-        self.releases_volumes(event) || self.config.records.iter().any(|d| d.release.contains(&event))
+    /// What is to be done here at `event`, after its commands.
+    pub(crate) fn tasks(&self, event: Event) -> Tasks {
+        let volumes = &self.config.volumes;
+        Tasks {
+            snapshots: volumes.iter().any(|d| d.snapshot.as_ref().is_some_and(|s| s.on.contains(&event))),
+            volumes: volumes.iter().any(|d| d.release.as_ref().is_some_and(|r| r.on.contains(&event))),
+            records: self.config.records.iter().any(|d| d.release.contains(&event)),
+        }
     }
 
-    fn releases_volumes(&self, event: Event) -> bool {
-        self.config.volumes.iter().any(|d| d.release.as_ref().is_some_and(|r| r.on.contains(&event)))
-    }
-
-    /// Releases the volumes that `event` releases, in the reverse order of the directives. What could not be released, in
-    /// words.
-    pub(crate) fn release(&self, event: Event, scope: &Scope) -> Vec<String> {
-        if !self.releases_volumes(event) {
+    /// Releases the volumes that `event` releases, in the reverse order of the directives: unmounts them within `unmount`
+    /// and detaches them within `detach`. What could not be released, in words.
+    pub(crate) fn release(&self, event: Event, unmount: &Scope, detach: &Scope) -> Vec<String> {
+        if !self.tasks(event).volumes {
             return Vec::new();
         }
+        let goes = |u: &InUse| {
+            let d = self.config.volumes.iter().find(|d| d.index == u.index)?;
+            let release = d.release.as_ref().filter(|r| r.on.contains(&event))?;
+            Some((d, u.volume.clone(), release.lazy))
+        };
         let mut volumes = lock(&self.in_use).clone();
         volumes.sort_by_key(|u| std::cmp::Reverse(u.index));
         // The last tags of the commit must not be written on what is another's by then.
-        let patience = scope.within(TAGS);
+        let patience = unmount.within(TAGS.min(unmount.remaining() / 4));
         while self.has_tags_to_write() && patience.sleep(Duration::from_millis(50)).is_ok() {}
         // What `started` commands left in the background works on the disks.
-        self.shared.runner.end_group(&self.config.name, scope);
+        self.end_programs(&self.config.name, unmount);
         let mut left = Vec::new();
-        for u in volumes {
-            let Some(d) = self.config.volumes.iter().find(|d| d.index == u.index) else { continue };
-            let Some(release) = d.release.as_ref().filter(|r| r.on.contains(&event)) else { continue };
-            match self.release_one(d, &u.volume, release.lazy, scope) {
+        let going: Vec<_> = volumes.iter().filter_map(goes).collect();
+        for (i, (d, volume, lazy)) in going.iter().enumerate() {
+            // One that takes all its time does not take that of those after it.
+            let part = |scope: &Scope| scope.within(share(scope.remaining(), going.len() - i));
+            let (unmount, detach) = (part(unmount), part(detach));
+            match self.release_one(d, volume, *lazy, &unmount, &detach) {
                 Ok(()) => self.uses_no_more(Some(&d.path)),
                 Err(what) => {
                     log::error!("{}: not released: {what}", d.path);
@@ -77,15 +86,25 @@ impl DomainRun {
         left
     }
 
-    fn release_one(&self, d: &VolumeDirective, a: &Acquired, lazy: bool, scope: &Scope) -> Result<(), String> {
+    /// Ends what commands of `owner` left running; some of the time is for what comes after it.
+    fn end_programs(&self, owner: &str, scope: &Scope) {
+        self.shared.runner.end_group(owner, &scope.within(scope.remaining() / 3));
+    }
+
+    fn release_one(
+        &self,
+        d: &VolumeDirective,
+        a: &Acquired,
+        lazy: bool,
+        unmount: &Scope,
+        detach: &Scope,
+    ) -> Result<(), String> {
         let id = a.volume_id.as_str();
         log::info!("{}: releasing {id}", d.path);
-        self.shared.runner.end_group(&d.path, scope);
+        self.end_programs(&d.path, unmount);
         let root = &self.shared.root;
-        // A part of the time is kept for the detachment.
-        let unmounting = scope.within(scope.remaining() * 3 / 4);
         // Whoever mounted it: the config says that the volume goes.
-        if let Err(held) = mounts::unmount_all(root, &a.disk, &MountSet::default(), &unmounting) {
+        if let Err(held) = mounts::unmount_all(root, &a.disk, &MountSet::default(), unmount) {
             if !lazy {
                 return Err(format!("{id} stays attached: {held}"));
             }
@@ -95,7 +114,7 @@ impl DomainRun {
         let now = self.shared.time_tag();
         // A hint: the volume goes without it too.
         if let Err(e) =
-            self.shared.aws.create_tags(&scope.within(scope.remaining() / 4), &[id], &[(tags::TS_USED, &now)])
+            self.shared.aws.create_tags(&detach.within(detach.remaining() / 4), &[id], &[(tags::TS_USED, &now)])
         {
             log::warn!("{}: cannot write the time of use of {id}: {e}", d.path);
         }
@@ -104,7 +123,7 @@ impl DomainRun {
             attached: Done::Yes,
             ..self.new_hold(d, Origin::Claimed, d.device.as_deref().unwrap_or("its device"))
         };
-        match self.detach(&hold, id, scope)? {
+        match self.detach(&hold, id, detach)? {
             Some(holder) => log::info!("{}: {id} is released; {holder}", d.path),
             None => log::info!("{}: {id} is released", d.path),
         }

@@ -25,8 +25,7 @@ use crate::plan::{snapshots, tags};
 use crate::scope::{Halt, Scope};
 use crate::sys::freeze;
 
-/// What a snapshot may take of the way out: this part of what is left, and never more than that.
-const SHARE: u32 = 4;
+/// What snapshots may take of the way out, even if there is more time.
 const MOST: Duration = Duration::from_secs(30);
 /// What one at an interval may take.
 const UNHURRIED: Duration = Duration::from_secs(180);
@@ -89,10 +88,9 @@ impl DomainRun {
         }
     }
 
-    /// What the snapshots of `event` may take.
-    pub(crate) fn time_for_snapshots(&self, event: Event) -> Duration {
-        let makes = |s: &config::Snapshot| s.on.contains(&event);
-        if self.config.volumes.iter().any(|d| d.snapshot.as_ref().is_some_and(makes)) { MOST } else { Duration::ZERO }
+    /// No more snapshots at intervals.
+    pub(crate) fn no_more_snapshots(&self) {
+        self.snapshots.over.store(true, Ordering::Relaxed);
     }
 
     /// Makes the snapshots of `event`, after its commands and before the releases. What could not be made, in words.
@@ -100,10 +98,10 @@ impl DomainRun {
         if !self.wants_snapshots() {
             return Vec::new();
         }
-        let share = scope.within((scope.remaining() / SHARE).min(MOST));
+        let share = scope.within(MOST);
         // One that was under way is finished or given up, and thawed, before anything is unmounted.
-        if self.releases(event) {
-            self.snapshots.over.store(true, Ordering::Relaxed);
+        if self.tasks(event).releases() {
+            self.no_more_snapshots();
         }
         let _busy = self.alone(&share);
         let volumes = self.volumes_with(|s| s.on.contains(&event));

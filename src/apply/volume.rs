@@ -312,7 +312,10 @@ impl DomainRun {
         // Off before the first command, and known to be off; the disk comes meanwhile.
         let mut disk = PathBuf::new();
         for end in parallel::map(1 + usize::from(transit), |i| match i {
-            0 => self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope).map(Some),
+            0 => {
+                let disk = self.wait_for_disk(&v.id, &device.0, Some(&device.1), scope);
+                disk.inspect_err(|f| self.name_is_bad(d, &device.0, f, scope)).map(Some)
+            }
             _ => self.end_transit(d, &v.id, scope).map(|()| None),
         }) {
             disk = end?.unwrap_or(disk);

@@ -21,8 +21,8 @@ use crate::scope::Scope;
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// The same when the holders are others.
 const ASK_OTHERS: Duration = Duration::from_secs(5);
-/// How long that may take: it only adds to what is known.
-const ASK_FOR: Duration = Duration::from_secs(10);
+/// How long that may take: it only adds to what is known, but for a fence.
+const ASK_FOR: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
 /// How often it is said that the wait goes on.
 const REMIND: Duration = Duration::from_secs(60);
 /// How often it is said what else changed in a pool.
@@ -199,7 +199,7 @@ impl<'a> Wait<'a> {
             return Ok(());
         }
         let refs: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let answer = self.run.shared.aws.describe_instances(&scope.within(ASK_FOR), &refs);
+        let answer = self.run.shared.aws.describe_instances(&scope.within(ASK_FOR[usize::from(fence)]), &refs);
         self.asked = Some((ids, self.now()));
         let failed = |e| Failure::api("tell in what state the instance is that holds the volume", e);
         match answer {

@@ -11,7 +11,8 @@ use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
-use crate::scope::{Halt, Scope, Stop};
+use crate::plan::way_out::{self, Phases, Tasks};
+use crate::scope::{Scope, Stop};
 
 /// What the messages and commands of all domains share.
 #[derive(Debug)]
@@ -23,6 +24,15 @@ pub(crate) struct Context {
     pub(crate) notice: crate::poll::Noticed,
     /// The event that is being acted on and that the daemon goes on after.
     pub(crate) happening: Mutex<Option<Notice>>,
+}
+
+/// How much time a way out has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Time {
+    /// So much until an announced end.
+    Announced(Duration),
+    /// As much as is asked for; so much for a command that asks for nothing.
+    Unhurried(Duration),
 }
 
 /// One domain during the run.
@@ -123,23 +133,51 @@ impl Domain {
         false
     }
 
-    /// The way out on `event`: its commands, then the releases. `false`: something of it failed.
-    pub(crate) fn leave(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
-        let well = self.run_commands(event, scope, default);
-        if matches!(scope.check(), Err(Halt::Stopped(_))) {
+    /// What is to be done at `event` after its commands.
+    fn tasks(&self, event: Event) -> Tasks {
+        let tasks = self.run.tasks(event);
+        // A stopped or hibernated instance keeps its volumes, and finds them when it resumes. But nobody answers at its
+        // address meanwhile, and it may come back with another one.
+        let stays =
+            event == Event::Interrupted && lock(&self.context.notice).as_ref().is_some_and(|n| n.action != "terminate");
+        Tasks { volumes: tasks.volumes && !stays, ..tasks }
+    }
+
+    /// How the time for `event` is shared out.
+    pub(crate) fn phases(&self, event: Event, time: Time) -> Phases {
+        match time {
+            Time::Announced(all) => way_out::announced(all, self.tasks(event)),
+            Time::Unhurried(each) => {
+                let lines = self.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
+                let commands = lines.map(|l| l.timeout.unwrap_or(each) + way_out::GRACE).sum();
+                way_out::unhurried(commands, self.tasks(event))
+            }
+        }
+    }
+
+    /// The way out on `event`: its commands, then snapshots, then the releases. A request to `stop` ends the commands, and then nothing
+    /// is released. `false`: something of it failed.
+    pub(crate) fn leave(&self, event: Event, time: Time, stop: Option<&Stop>) -> bool {
+        let phases = self.phases(event, time);
+        let clock = &self.context.shared.clock;
+        let until = |d| Scope::new(clock, d, None);
+        let (snapshots, unmount) = (until(phases.snapshots), until(phases.unmount));
+        let (detach, records) = (until(phases.detach), until(phases.records));
+        let commands = Scope::new(clock, phases.commands, stop).with_grace(phases.grace);
+        let default = match time {
+            Time::Announced(_) => None,
+            Time::Unhurried(each) => Some(each),
+        };
+        let well = self.run_commands(event, &commands, default);
+        if stop.is_some_and(|s| s.get().is_some()) {
             // Another way out begins, with commands and releases of its own.
             return well;
         }
-        // What is begun now is brought to an end.
-        let scope = &scope.undisturbed();
+        let tasks = self.tasks(event);
         // Never what a way out fails of.
-        self.run.snapshot_on(event, scope).into_iter().for_each(|text| self.note(text));
-        // A stopped or hibernated instance keeps its volumes, and finds them when it resumes.
-        let action = lock(&self.context.notice).as_ref().map(|n| n.action.clone());
-        let stays = event == Event::Interrupted && action.is_some_and(|a| a != "terminate");
-        let mut kept = if stays { Vec::new() } else { self.run.release(event, scope) };
-        // Nobody answers at its address meanwhile, and it may come back with another one.
-        kept.extend(self.run.release_records(event, scope));
+        self.run.snapshot_on(event, &snapshots).into_iter().for_each(|text| self.note(text));
+        let mut kept = if tasks.volumes { self.run.release(event, &unmount, &detach) } else { Vec::new() };
+        kept.extend(self.run.release_records(event, &records));
         for k in &kept {
             self.note(format!("not released: {k}"));
         }

@@ -1,23 +1,22 @@
 //! Every way out: `failed`, `stopping`, `interrupted`, `terminating`.
 //!
 //! Messages go out at once, beside the rest. Each domain runs its commands and then releases the volumes and records that
-//! its config wants released, never at the same time; the domains do so beside each other.
+//! its config wants released, never at the same time; the domains do so beside each other. How the time is shared out is
+//! in `plan::way_out`.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::domain::{Domain, each};
-use super::{Daemon, INTERRUPT_MINIMUM, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND, incomplete, join, names};
+use super::domain::{Domain, Time, each};
+use super::{Daemon, MESSAGES, Outcome, UNHURRIED, incomplete, join, names};
 use crate::apply::lock;
 use crate::config::Transition;
 use crate::log::in_domain;
 use crate::model::Event;
 use crate::parallel;
+use crate::plan::way_out;
 use crate::scope::{Scope, StopReason};
-
-/// How long the volumes of a domain may take to be released, but at `interrupted`.
-const RELEASE: Duration = Duration::from_secs(120);
 
 impl Daemon {
     /// `failed` for all: the end of the run.
@@ -54,35 +53,21 @@ impl Daemon {
         let messages = Scope::new(clock, MESSAGES, None);
         let news = domains.iter().filter(|d| self.is_news(d));
         let mut background: Vec<_> = news.flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
-        let scope = self.unhurried(domains, Event::Failed);
+        self.take_time(domains, Event::Failed);
         for d in domains.iter().map(|d| Arc::clone(d)) {
-            let scope = scope.clone();
             let work = move || {
-                in_domain(d.name(), || d.leave(Event::Failed, &scope, Some(WAY_OUT_COMMAND)));
+                in_domain(d.name(), || d.leave(Event::Failed, UNHURRIED, None));
             };
             background.extend(parallel::background("failed", Box::new(work)));
         }
         background
     }
 
-    /// The scope of commands whose failure can change nothing any more: bounded by their own timeouts.
-    fn unhurried(&self, domains: &[&Arc<Domain>], event: Event) -> Scope {
+    /// Where nothing is announced, the service manager waits as long as the longest chain may take.
+    fn take_time(&self, domains: &[&Arc<Domain>], event: Event) {
+        let chains = domains.iter().map(|d| d.phases(event, UNHURRIED).records);
         let clock = &self.context.shared.clock;
-        let longest = self.longest(domains, event);
-        self.notifier.extend_timeout(clock.real(longest));
-        Scope::new(clock, longest, None)
-    }
-
-    /// How long commands and releases of `event` may take: those of a domain come one after the other.
-    pub(super) fn longest(&self, domains: &[&Arc<Domain>], event: Event) -> Duration {
-        let of = |d: &Domain| -> Duration {
-            let lines = d.config.exec.iter().filter(|b| b.runs_on(event)).flat_map(|b| &b.lines);
-            let release = if d.run.releases(event) { RELEASE } else { Duration::ZERO };
-            let release = release + d.run.time_for_snapshots(event);
-            // A killed one takes 10 s more.
-            lines.map(|l| l.timeout.unwrap_or(WAY_OUT_COMMAND) + Duration::from_secs(10)).sum::<Duration>() + release
-        };
-        domains.iter().map(|d| of(d)).max().unwrap_or_default() + MESSAGES
+        self.notifier.extend_timeout(clock.real(chains.max().unwrap_or_default() + MESSAGES));
     }
 
     /// `stopping`, `interrupted` or `terminating`. What had to be released and could not be is returned, unless the
@@ -95,8 +80,8 @@ impl Daemon {
                 self.say("stopping");
                 let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
                 let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
-                let scope = self.unhurried(&all, Event::Stopping);
-                self.each_leaves(&all, Event::Stopping, &scope, Some(WAY_OUT_COMMAND));
+                self.take_time(&all, Event::Stopping);
+                each(&all, |d| d.leave(Event::Stopping, UNHURRIED, None));
                 join(background);
                 self.say("stopped");
                 kept(&all)
@@ -116,40 +101,29 @@ impl Daemon {
         }
     }
 
-    /// Commands and releases of all. Whether they went well, for each.
-    pub(super) fn each_leaves(
-        &self,
-        all: &[&Arc<Domain>],
-        event: Event,
-        scope: &Scope,
-        default: Option<Duration>,
-    ) -> Vec<bool> {
-        each(all, |d| d.leave(event, scope, default))
-    }
-
     /// What is left until the announced time, if one was announced.
     fn left(&self) -> Option<Duration> {
         let notice = lock(&self.context.notice);
         notice.as_ref().map(|n| (n.time - self.context.shared.clock.corrected()).try_into().unwrap_or_default())
     }
 
-    /// How long a roll-back may take: with an interruption ahead, the commands have half of the time that is left.
+    /// How long a roll-back may take.
     pub(super) fn roll_back_budget(&self) -> Duration {
-        self.left().map_or(ROLL_BACK, |left| ROLL_BACK.min(left / 2).max(INTERRUPT_MINIMUM))
+        way_out::roll_back(self.left())
     }
 
     /// The way out before an announced end. `false`: something of it failed.
     fn announced(&self, all: &[&Arc<Domain>], event: Event) -> bool {
         let clock = &self.context.shared.clock;
         let left = self.left().unwrap_or_default();
-        let budget = left.saturating_sub(self.config.interrupt_margin).max(INTERRUPT_MINIMUM);
+        let budget = way_out::budget(left, self.config.interrupt_margin);
         self.say(&format!("{}: {} s for the way out", event.name(), budget.as_secs()));
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));
         let scope = Scope::new(clock, budget, None);
         let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(event, &scope)).collect();
-        let ends = self.each_leaves(all, event, &scope, None);
+        let ends = each(all, |d| d.leave(event, Time::Announced(budget), None));
         for (d, _) in all.iter().zip(&ends).filter(|(_, well)| !**well) {
-            background.extend(d.send_messages(event, &Scope::new(clock, INTERRUPT_MINIMUM, None)));
+            background.extend(d.send_messages(event, &Scope::new(clock, way_out::LEAST, None)));
         }
         join(background);
         ends.iter().all(|well| *well)

@@ -32,10 +32,11 @@ use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
+use crate::plan::way_out::ROLL_BACK;
 use crate::poll::{Clocks, Others, Watch};
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
-use domain::{Context, Domain, each};
+use domain::{Context, Domain, Time, each};
 
 /// What a run comes to: the exit codes of the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +51,14 @@ pub(crate) enum Outcome {
     Incomplete,
 }
 
-/// How long a roll-back may take. It is never interrupted.
-const ROLL_BACK: Duration = Duration::from_secs(180);
 /// How long a command may take at `stopping` and `failed`.
 const WAY_OUT_COMMAND: Duration = Duration::from_secs(60);
+/// The time of a way out before no announced end.
+const UNHURRIED: Time = Time::Unhurried(WAY_OUT_COMMAND);
 /// How long messages may take, but at `interrupted`.
 const MESSAGES: Duration = Duration::from_secs(60);
 /// How long the tags of committed volumes may take.
 const TIDY: Duration = Duration::from_secs(120);
-/// What the way out has at least, however late the notice came.
-const INTERRUPT_MINIMUM: Duration = Duration::from_secs(10);
 
 /// Everything that a run has.
 struct Daemon {

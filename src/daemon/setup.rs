@@ -237,6 +237,7 @@ impl Daemon {
             mounts_before: MountSet::take(&old.root),
             notifier: old.notifier.clone(),
         };
+        self.domains.iter().for_each(|d| d.run.no_more_snapshots());
         let context = lasting.context(&self.args, facts, notice);
         self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();
         self.context = context;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::domain::{Domain, each};
+use super::domain::{Domain, Time, each};
 use super::leave::kept;
-use super::{Daemon, INTERRUPT_MINIMUM, MESSAGES, WAY_OUT_COMMAND};
+use super::{Daemon, MESSAGES, UNHURRIED};
 use crate::apply::lock;
 use crate::model::Event;
+use crate::plan::way_out;
 use crate::poll::Happening;
 use crate::scope::Scope;
 
@@ -36,19 +37,16 @@ impl Daemon {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         let clock = &self.context.shared.clock;
         self.say(&format!("{}: {} at {}", event.name(), notice.action, notice.time_text));
+        let left = Duration::try_from(notice.time - clock.corrected()).unwrap_or_default();
         let time = match event {
             // There is no end to be ready for.
-            Event::Rebalance => None,
-            _ => Some(Duration::try_from(notice.time - clock.corrected()).unwrap_or_default()),
+            Event::Rebalance => UNHURRIED,
+            _ => Time::Announced(way_out::budget(left, self.config.interrupt_margin)),
         };
         *lock(&self.context.happening) = Some(notice);
-        let budget = time.map(|t| t.saturating_sub(self.config.interrupt_margin).max(INTERRUPT_MINIMUM));
-        let budget = budget.unwrap_or_else(|| self.longest(&all, event));
         let messages = Scope::new(clock, MESSAGES, None);
         background.extend(all.iter().flat_map(|d| d.send_messages(event, &messages)));
-        let scope = Scope::new(clock, budget, Some(&self.stop));
-        let default = time.is_none().then_some(WAY_OUT_COMMAND);
-        let ends = each(&all, |d| d.leave(event, &scope, default));
+        let ends = each(&all, |d| d.leave(event, time, Some(&self.stop)));
         if self.stop.get().is_some() {
             return false;
         }
@@ -56,7 +54,7 @@ impl Daemon {
             background.extend(d.send_messages(event, &Scope::new(clock, MESSAGES, None)));
         }
         *lock(&self.context.happening) = None;
-        let over = all.iter().any(|d| d.run.releases(event));
+        let over = all.iter().any(|d| d.run.tasks(event).releases());
         self.say(if over { "released: the daemon ends here" } else { "watching for interruptions" });
         over
     }

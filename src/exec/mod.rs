@@ -42,7 +42,7 @@ pub(crate) const NOT_FOR_CHILDREN: [&str; 2] = ["NOTIFY_SOCKET", PANIC];
 /// The variable that tells a process that it took the place of one that panicked, and why.
 pub(crate) const PANIC: &str = "EC2FLEETD_PANIC";
 
-/// How long a command has after SIGTERM before SIGKILL.
+/// How long a command has after SIGTERM before SIGKILL, unless its scope says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs commands. One per process, shared by all threads.
@@ -108,7 +108,7 @@ impl Runner {
         let group = self.groups.add(owner, child.id());
 
         let mut running = child::Running::new(child, reader, Lines::new(&name), group);
-        let end = running.wait(&limit, GRACE);
+        let end = running.wait(&limit, limit.grace.unwrap_or(GRACE));
         let tail = running.lines.tail();
         let (rest, unreaped) = running.finish();
         if let Some((pipe, lines)) = rest {

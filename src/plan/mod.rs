@@ -15,6 +15,7 @@ pub(crate) mod records;
 pub(crate) mod snapshots;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
+pub(crate) mod way_out;
 
 /// Tag keys, as existing pools have them. Tags are hints with an owner and a time, never a lock.
 pub(crate) mod tags {

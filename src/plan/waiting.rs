@@ -7,7 +7,7 @@ use super::volumes::{Standing, spread, standing};
 use crate::aws::ec2::{InstanceState, Volume};
 
 /// Looks while a volume changes: its handover must not wait for us.
-const QUICK: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(100));
+const QUICK: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(50));
 /// How long one change is looked at so often.
 const QUICK_FOR: Duration = Duration::from_secs(60);
 /// Looks while nothing happens: from the first pause to the last.
@@ -145,7 +145,7 @@ mod tests {
         }
         assert_ne!(quiet_pause("i-1", 50), quiet_pause("i-2", 50));
         assert_eq!(quick_pause(s(0), 0.0), s(150));
-        assert!(quick_pause(s(59_000), 0.99) < s(250));
+        assert!(quick_pause(s(59_000), 0.99) < s(200));
         assert!(quick_pause(s(60_000), 0.0) >= s(1000));
     }
 }

@@ -25,6 +25,11 @@ impl JournalFile {
         JournalFile(run_dir::own(root).join(run_dir::file_name(domain, "journal")))
     }
 
+    /// A file that all daemons of this instance share.
+    pub(super) fn shared(root: &Root, name: &str) -> JournalFile {
+        JournalFile(run_dir::shared(root).join(name))
+    }
+
     /// A file that outlives this boot.
     pub(crate) fn lasting(root: &Root, name: &str) -> JournalFile {
         JournalFile(root.path("/var/lib/ec2fleetd").join(name))

@@ -5,6 +5,7 @@
 
 pub(crate) mod announced;
 pub(crate) mod block;
+pub(crate) mod device_names;
 pub(crate) mod disk_tree;
 pub(crate) mod freeze;
 pub(crate) mod holders;

@@ -84,14 +84,15 @@ def snapshots():
     admin("POST", "/knobs", {"snapshot_gap_ms": 15000})
     ec2.create_snapshot(VolumeId=V[9])
     code("too fast", "SnapshotCreationPerVolumeRateExceeded", ec2.create_snapshot, VolumeId=V[9])
-    admin("POST", "/knobs", {"snapshot_ms": 50, "snapshot_fails": True, "snapshot_invisible_ms": 100})
+    admin("POST", "/knobs", {"snapshot_invisible_ms": 600000})
+    new = ec2.create_snapshot(VolumeId=V[5])["SnapshotId"]
+    code("not yet", "InvalidSnapshot.NotFound", ec2.describe_snapshots, SnapshotIds=[new])
+    admin("POST", "/knobs", {"snapshot_ms": 50, "snapshot_fails": True, "snapshot_invisible_ms": 0})
     bad = ec2.create_snapshot(VolumeId=V[10])["SnapshotId"]
-    code("not yet", "InvalidSnapshot.NotFound", ec2.describe_snapshots, SnapshotIds=[bad])
     wait("error", lambda: flt("status", "error") == [bad])
     code("of a bad one", "IncorrectState", make, s=bad)
     admin("POST", "/deny", {"action": "EC2:CreateTags"})
     code("tags denied", "UnauthorizedOperation", ec2.create_snapshot, status=403, VolumeId=V[6],
          TagSpecifications=tags, text="ec2:CreateTags")
     admin("POST", "/permit", {"action": "EC2:CreateTags"})
-    admin("POST", "/knobs", {"snapshot_ms": 100, "snapshot_fails": False, "snapshot_invisible_ms": 0,
-                             "pending_snapshots": 5})
+    admin("POST", "/knobs", {"snapshot_ms": 100, "snapshot_fails": False, "pending_snapshots": 5})

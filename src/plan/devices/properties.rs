@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{free_names, same_device};
+use super::{Worn, free_names, same_device};
 use crate::properties::{settings, text, words};
 
 const WORDS: &[&str] = &["/dev/", "sd", "xvd", "f", "ba", "p1", "/", "é", "nvme0n1"];
@@ -22,8 +22,13 @@ proptest! {
     }
 
     #[test]
-    fn a_free_name_is_nobodys(used in prop::collection::vec("/dev/(sd|xvd)[a-c]?[a-z]", 0..24)) {
-        for name in free_names(&used) {
+    fn a_free_name_is_nobodys_whatever_is_worn(
+        used in prop::collection::vec("/dev/(sd|xvd)[a-c]?[a-z]", 0..24),
+        worn in prop::collection::vec(("/dev/(sd|xvd)[a-c]?[a-z]", any::<bool>()), 0..24),
+    ) {
+        let worn: Vec<Worn> = worn.into_iter().map(|(name, bad)| Worn { name, bad }).collect();
+        prop_assert_eq!(free_names(&used, &worn).len(), free_names(&used, &[]).len());
+        for name in free_names(&used, &worn) {
             prop_assert!(!used.iter().any(|u| same_device(u, &name)), "{}", name);
         }
     }
