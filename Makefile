@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test vm-test demo bench bench-boot soak properties static dist dist-test lint install uninstall clean
+.PHONY: help build test vm-test demo demo-handover bench bench-boot soak properties static dist dist-test lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -25,7 +25,7 @@ CONFDIR ?= /etc/ec2fleetd
 UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib/systemd/system,/etc/systemd/system)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## release binary for this machine: target/release/ec2fleetd
 	$(CARGO) build --release --locked
@@ -39,10 +39,15 @@ vm-test: static ## boot real guests whose disks are really plugged (ONLY=words, 
 	$(CARGO) build --locked --example fakeaws
 	@EC2FLEETD='$(STATIC)' FAKEAWS='$(TARGET)/debug/examples/fakeaws' python3 -B tests/vm/run.py $(ONLY)
 
-# Both need nothing but Python itself.
+# They need nothing but Python itself.
 demo: build ## two domains come up and go down, against a stand-in for AWS
 	$(CARGO) build --release --locked --example fakeaws
 	@EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' python3 tests/demo/demo.py
+
+# Root mounts a loop device; others see all of it but that.
+demo-handover: build ## a game server moves to its successor with its world, and where the time goes
+	$(CARGO) build --release --locked --example fakeaws
+	@EC2FLEETD='$(TARGET)/release/ec2fleetd' FAKEAWS='$(TARGET)/release/examples/fakeaws' python3 tests/demo/handover.py
 
 # The static binary is what people install; where it cannot be built, the one for this machine is measured.
 bench: build ## measure what the README promises; fails where a bound is missed

@@ -46,7 +46,8 @@ impl Daemon {
             parallel::background("heartbeat", Box::new(move || beat(&shared, &hooks, &over)))
         });
         let early = if on == Transition::Launching { EARLY } else { Duration::ZERO };
-        Hooks { early: Scope::new(&shared.clock, early, None), shared, hooks, over, heart: heart.flatten() }
+        // Who asks to stop does not wait for a group that may never come.
+        Hooks { early: Scope::new(&shared.clock, early, Some(&self.stop)), shared, hooks, over, heart: heart.flatten() }
     }
 }
 

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::Domain;
+use super::hook::Hooks;
 use super::{Daemon, End, MESSAGES, Outcome, ROLL_BACK, WAY_OUT_COMMAND};
 use crate::apply::{Failure, lock};
 use crate::aws::Class;
@@ -68,27 +69,31 @@ impl Daemon {
                 return Err(end);
             }
             self.failing.unclean.store(end.outcome != Outcome::Failed, Ordering::Relaxed);
-            if !self.is_retried()
-                && let Some(launch) = launch.take()
-            {
-                launch.complete(false);
-            }
-            self.after(end.outcome)?;
+            self.after(end.outcome, &mut launch)?;
             while let Err(text) = self.begin_again() {
+                if let Some(reason) = self.stop.get() {
+                    return Err(self.way_out(reason, "released", Vec::new(), Vec::new()));
+                }
                 log::error!("{text}");
-                self.after(Outcome::Failed)?;
+                self.after(Outcome::Failed, &mut launch)?;
             }
         }
     }
 
     /// What comes after a failure: `Ok` is another attempt.
-    fn after(&mut self, outcome: Outcome) -> Result<(), End> {
+    fn after(&mut self, outcome: Outcome, launch: &mut Option<Hooks>) -> Result<(), End> {
+        // A group that waits for a launch need not wait for what comes now.
+        let abandon = |launch: &mut Option<Hooks>| launch.take().into_iter().for_each(|l| l.complete(false));
         let mut tried = false;
         while let Some(at) = self.next_step() {
             let step = self.config.on_failure[at].clone();
             self.failing.step = at;
             if step.action == Action::Retry {
                 return self.wait_for_retry(&step);
+            }
+            abandon(launch);
+            if self.stop.get().is_some() {
+                return Err(outcome.into());
             }
             tried = true;
             match self.act(&step) {
@@ -104,6 +109,7 @@ impl Daemon {
             }
             self.failing.step = at + 1;
         }
+        abandon(launch);
         if tried {
             log::error!("on-failure: nothing else is to be done; this instance stays as it is");
         } else if self.failing.attempt > 1 {

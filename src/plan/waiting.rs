@@ -6,7 +6,11 @@ use std::time::Duration;
 use super::volumes::{Standing, spread, standing};
 use crate::aws::ec2::{InstanceState, Volume};
 
-/// Looks while a volume changes: its handover must not wait for us.
+/// Looks while a volume changes, at first: its handover must not wait for us, and mostly takes a few seconds.
+const FIRST: (Duration, Duration) = (Duration::from_millis(90), Duration::from_millis(50));
+/// How long it is looked at so often.
+const FIRST_FOR: Duration = Duration::from_secs(10);
+/// The same afterwards.
 const QUICK: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(50));
 /// How long one change is looked at so often.
 const QUICK_FOR: Duration = Duration::from_secs(60);
@@ -80,7 +84,12 @@ pub(crate) fn quiet_pause(me: &str, looks: u32) -> Duration {
 
 /// How long until the next look at what has been changing for so long.
 pub(crate) fn quick_pause(changing: Duration, random: f64) -> Duration {
-    if changing < QUICK_FOR { QUICK.0 + QUICK.1.mul_f64(random) } else { QUIET.0.mul_f64(1.0 + random) }
+    let (least, more) = match changing {
+        c if c < FIRST_FOR => FIRST,
+        c if c < QUICK_FOR => QUICK,
+        _ => (QUIET.0, QUIET.0),
+    };
+    least + more.mul_f64(random)
 }
 
 #[cfg(test)]
@@ -144,7 +153,9 @@ mod tests {
             assert!((s(4000)..=s(6000)).contains(&quiet_pause(me, 50)));
         }
         assert_ne!(quiet_pause("i-1", 50), quiet_pause("i-2", 50));
-        assert_eq!(quick_pause(s(0), 0.0), s(150));
+        assert_eq!(quick_pause(s(0), 0.0), s(90));
+        assert!(quick_pause(s(9_999), 0.99) < s(140));
+        assert_eq!(quick_pause(s(10_000), 0.0), s(150));
         assert!(quick_pause(s(59_000), 0.99) < s(200));
         assert!(quick_pause(s(60_000), 0.0) >= s(1000));
     }

@@ -121,13 +121,14 @@ def show(world):
 class Daemon:
     """The daemon, whose log is shown as it comes."""
 
-    def __init__(self, world, config):
+    def __init__(self, world, config, instance=ME, name="", cwd=None):
         command = [program("EC2FLEETD", "ec2fleetd"), f"--userdata={config}"]
-        print(f"  $ ec2fleetd --userdata={config.name}", flush=True)
+        self.name = f"{name} " if name else ""
+        print(f"  {self.name}$ ec2fleetd --userdata={config.name}", flush=True)
         self.process = subprocess.Popen(
-            command, env=world.environment(ME), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True)
-        self.root = world.where["instances"][ME]["root"]
+            command, env=world.environment(instance), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=cwd)
+        self.root = world.where["instances"][instance]["root"]
         self.lines = []
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -136,7 +137,7 @@ class Daemon:
     def read(self):
         for line in self.process.stdout:
             # Without the date, and with paths as they are on an instance.
-            print("  | " + line.rstrip().replace(self.root, "")[11:], flush=True)
+            print(f"  {self.name}| " + line.rstrip().replace(self.root, "")[11:], flush=True)
             with self.changed:
                 self.lines.append(line)
                 self.changed.notify_all()

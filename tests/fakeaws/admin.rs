@@ -285,8 +285,13 @@ fn state(shared: &Shared) -> Value {
                     "instance": m.instance, "at_ms": m.at_ms })
         })
         .collect();
+    let moments: Vec<Value> = world
+        .moments
+        .iter()
+        .map(|m| json!({ "at_ms": m.at_ms, "volume": m.volume, "instance": m.instance, "what": m.what }))
+        .collect();
     json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
-            "records": records, "messages": messages, "groups": world.groups_state() })
+            "records": records, "messages": messages, "moments": moments, "groups": world.groups_state() })
 }
 
 fn calls(shared: &Shared) -> Value {

@@ -69,7 +69,12 @@ impl World {
 
     /// An order was carried out. False: there is no such order.
     pub(crate) fn obeyed(&mut self, number: u64) -> bool {
-        let order = self.orders.iter_mut().find(|o| o.number == number);
-        order.map(|o| o.done = true).is_some()
+        let Some(order) = self.orders.iter_mut().find(|o| o.number == number) else { return false };
+        order.done = true;
+        let order = order.clone();
+        if order.plug {
+            self.moment(&order.volume, &order.instance, "disk");
+        }
+        true
     }
 }

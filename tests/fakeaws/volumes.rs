@@ -270,6 +270,7 @@ impl World {
                     self.order(true, &v, &a);
                 } else {
                     a.node = disks::plug(self, &v, &a);
+                    self.moment(id, &a.instance, "disk");
                 }
             }
             if a.due.is_some_and(|t| t <= now) && self.guest_lags(&v, &a) {
@@ -279,11 +280,13 @@ impl World {
                 a.due = None;
                 if a.state == "attaching" {
                     a.state = "attached".into();
+                    self.moment(id, &a.instance, "attached");
                 } else if !a.force && (self.held.contains(id) || disks::mounted(&v)) {
                     a.state = "busy".into();
                     a.due = (!self.held.contains(id)).then_some(now + 50);
                 } else {
                     disks::unplug(self, &a);
+                    self.moment(id, &a.instance, "detached");
                     let cool = now + self.knobs.cooldown_ms;
                     if let Some(i) = self.instances.get_mut(&a.instance) {
                         i.cooling.push((a.device.clone(), cool));

@@ -36,6 +36,16 @@ pub(crate) struct Message {
     pub(crate) at_ms: u64,
 }
 
+/// When something of an attachment came about that nobody asked for at that moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Moment {
+    pub(crate) at_ms: u64,
+    pub(crate) volume: String,
+    pub(crate) instance: String,
+    /// `disk`: it shows in the guest; `attached`; `detached`.
+    pub(crate) what: &'static str,
+}
+
 /// A topic or a queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -71,6 +81,7 @@ pub(crate) struct World {
     pub(crate) scaling: Scaling,
     pub(crate) queues: Vec<Target>,
     pub(crate) sent: Vec<Message>,
+    pub(crate) moments: Vec<Moment>,
     pub(crate) keys: BTreeMap<String, Credential>,
     /// CreateVolume's client tokens: fingerprint of the parameters and the volume.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
@@ -115,6 +126,7 @@ impl World {
             scaling: Scaling::default(),
             queues: Vec::new(),
             sent: Vec::new(),
+            moments: Vec::new(),
             keys: BTreeMap::new(),
             tokens: BTreeMap::new(),
             pages: BTreeMap::new(),
@@ -135,6 +147,12 @@ impl World {
     /// Milliseconds since the server started: the time of all `_ms` fields and of the calls.
     pub(crate) fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
+    }
+
+    /// Notes what came about.
+    pub(crate) fn moment(&mut self, volume: &str, instance: &str, what: &'static str) {
+        let at_ms = self.now_ms();
+        self.moments.push(Moment { at_ms, volume: volume.into(), instance: instance.into(), what });
     }
 
     /// The server's wall clock.

@@ -108,6 +108,19 @@ fn a_group_that_does_not_wait_is_left_alone() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_group_that_may_never_come() {
+    let lab = lab();
+    let running = lab.start(&text(UP, "", &[sh("true")]), How::default());
+    running.says(&lab, "watching for interruptions");
+    lab.until("a first look", || lab.count("CompleteLifecycleAction") >= 1);
+    running.signal("TERM");
+    let run = running.wait(&lab);
+    run.ends(0, &["web does not wait for up", "stopped"]);
+    // Every 5 s there would be one more, for a minute.
+    assert!(lab.count("CompleteLifecycleAction") <= 3, "{run}");
+}
+
+#[test]
 fn what_goes_wrong_on_the_way_is_ridden_out_or_said() {
     let contention = FaultKind::Custom { status: 500, code: "ResourceContention".into(), message: "later".into() };
     for kind in [contention, FaultKind::Throttle, FaultKind::Status503, FaultKind::ResetBefore, FaultKind::Garbage] {

@@ -243,3 +243,18 @@ fn another_attempt_does_all_of_it_again_and_keeps_what_other_domains_need_too() 
     let done = |action: &str| lab.server.calls_of(action).iter().filter(|c| c.status == 200).count();
     assert_eq!((done("AttachVolume"), done("DetachVolume")), (3, 1), "{run}");
 }
+
+#[test]
+fn metadata_that_cannot_be_read_again_is_a_failed_attempt() {
+    let lab = lab();
+    lab.server.world().deny("EC2:AttachVolume");
+    let text = with(
+        "{ action: 'retry', attempts: 2, backoff: 1, then: { action: 'poweroff', 'min-uptime': 0 } }",
+        &[&domain("")],
+    );
+    let running = lab.start(&text, fast());
+    lab.until_file("events");
+    lab.server.world().imds(&lab.me).disabled = true;
+    let run = running.wait(&lab);
+    run.ends(1, &["cannot read the instance's metadata again: ", "refused with 403", "reboot(2) is not for tests"]);
+}

@@ -303,3 +303,18 @@ fn a_fault_of_the_program_itself_ends_nothing() {
     assert_eq!(order(&lab), ["failed"], "{run}");
     assert!(!bodies(&lab)[0].contains("on-failure"), "{:?}", bodies(&lab));
 }
+
+#[test]
+fn a_stop_while_a_launch_is_abandoned_ends_nothing() {
+    let lab = systemd();
+    lab.server.world().add_group("web", &[&lab.me]);
+    lab.server.world().add_hook("web", "up", "launching", 60_000);
+    let hook = "{ 'lifecycle-hook': { name: 'up', group: 'web', on: 'launching' }, ";
+    // The group does not wait yet, and is given time to.
+    let running = lab.start(&text("'reboot'").replacen('{', hook, 1), How::default());
+    lab.until("a first look", || lab.count("CompleteLifecycleAction") >= 1);
+    running.signal("TERM");
+    let run = running.wait(&lab);
+    run.ends(1, &["web does not wait for up"]);
+    assert_eq!(order(&lab), ["failed"], "{run}");
+}

@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import case_cloudinit  # noqa: E402
 import case_disks  # noqa: E402
 import case_early  # noqa: E402
+import case_handover  # noqa: E402
 import case_initramfs  # noqa: E402
 import case_rc  # noqa: E402
 import case_root  # noqa: E402
@@ -31,7 +32,7 @@ from checks import Skip  # noqa: E402
 from images import Images  # noqa: E402
 from standin import program  # noqa: E402
 
-CASES = [case_initramfs, case_disks, case_rc, case_systemd, case_root, case_cloudinit, case_early]
+CASES = [case_initramfs, case_disks, case_handover, case_rc, case_systemd, case_root, case_cloudinit, case_early]
 
 
 def main():
