@@ -35,54 +35,91 @@ pub(crate) fn valid(n: &Notice, now: OffsetDateTime, booted: OffsetDateTime) -> 
     }
 }
 
-/// Polls until there is a valid notice or somebody else asks to stop. A notice is stored and then asked to stop with.
-/// `acted_on` is one that was acted on before; `others` are asked for in between.
-pub(crate) fn poll(
-    imds: &Imds,
-    clock: &Arc<Clock>,
-    every: Duration,
-    stop: &Stop,
-    noticed: &Noticed,
-    acted_on: Option<Notice>,
-    others: &mut Others,
-) {
-    let mut ignored: Option<Notice> = acted_on;
-    let mut failing = false;
-    loop {
-        let asked = clock.now();
-        match imds.notice(&Scope::new(clock, PATIENCE, Some(stop))) {
-            Ok(None) => failing = recovered(failing),
-            Ok(Some(n)) if ignored.as_ref() != Some(&n) && valid(&n, clock.corrected(), clock.booted()) => {
-                log::info!("EC2 is going to {} this instance at {}", n.action, n.time_text);
-                *noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(n);
-                stop.request(StopReason::Interrupted);
+/// Who polls, in a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Poller<'a> {
+    pub(crate) imds: &'a Imds,
+    pub(crate) clock: &'a Arc<Clock>,
+    /// So often the notice is asked for.
+    pub(crate) every: Duration,
+    /// Asked to stop with a notice; a request of somebody else ends it.
+    pub(crate) stop: &'a Stop,
+    /// Where the notice goes.
+    pub(crate) noticed: &'a Noticed,
+    /// A notice that was acted on before.
+    pub(crate) acted_on: Option<Notice>,
+    /// What is asked for in between.
+    pub(crate) others: Others,
+    /// While the way out for Auto Scaling is taken: asked with an interruption that comes before its end. A request of
+    /// somebody else ends the watch for one.
+    pub(crate) hurry: &'a Stop,
+}
+
+impl Poller<'_> {
+    /// Polls until there is something to stop for, or somebody else asks to stop.
+    pub(crate) fn poll(mut self) {
+        let Poller { imds, clock, stop, .. } = self;
+        let mut ignored = self.acted_on.take();
+        let mut failing = false;
+        loop {
+            let asked = clock.now();
+            match imds.notice(&Scope::new(clock, PATIENCE, Some(stop))) {
+                Ok(None) => failing = recovered(failing),
+                Ok(Some(n)) if ignored.as_ref() != Some(&n) && valid(&n, clock.corrected(), clock.booted()) => {
+                    log::info!("EC2 is going to {} this instance at {}", n.action, n.time_text);
+                    self.stop_for(n, stop, StopReason::Interrupted);
+                    return;
+                }
+                Ok(Some(n)) => {
+                    failing = recovered(failing);
+                    if ignored.as_ref() != Some(&n) {
+                        log::warn!("ignoring a notice that is not valid: action '{}', time {}", n.action, n.time_text);
+                        ignored = Some(n);
+                    }
+                }
+                Err(e) => {
+                    if stop.get().is_none() && !std::mem::replace(&mut failing, true) {
+                        log::error!("cannot poll for interruption notices, and goes on trying: {e}");
+                    }
+                }
+            }
+            if stop.get().is_none()
+                && let Some(end) = self.others.ask(imds, clock, stop)
+            {
+                let time = end.time;
+                self.stop_for(end, stop, StopReason::Terminating);
+                if let Some(sooner) = self.sooner(time) {
+                    self.stop_for(sooner, self.hurry, StopReason::Interrupted);
+                }
                 return;
             }
-            Ok(Some(n)) => {
-                failing = recovered(failing);
-                if ignored.as_ref() != Some(&n) {
-                    log::warn!("ignoring a notice that is not valid: action '{}', time {}", n.action, n.time_text);
-                    ignored = Some(n);
-                }
-            }
-            Err(e) => {
-                if stop.get().is_none() && !std::mem::replace(&mut failing, true) {
-                    log::error!("cannot poll for interruption notices, and goes on trying: {e}");
-                }
+            let left = self.every.saturating_sub(clock.now().since(asked));
+            let _ = Scope::new(clock, left, Some(stop)).sleep(left);
+            if stop.get().is_some() {
+                return;
             }
         }
-        if stop.get().is_none()
-            && let Some(end) = others.ask(imds, clock, stop)
-        {
-            *noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(end);
-            stop.request(StopReason::Terminating);
-            return;
+    }
+
+    fn stop_for(&self, notice: Notice, stop: &Stop, reason: StopReason) {
+        *self.noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(notice);
+        stop.request(reason);
+    }
+
+    /// A valid notice of something that comes before `end`, unless the watch for it is over first.
+    fn sooner(&self, end: OffsetDateTime) -> Option<Notice> {
+        let Poller { imds, clock, hurry, every, .. } = self;
+        while hurry.get().is_none() {
+            if let Ok(Some(n)) = imds.notice(&Scope::new(clock, PATIENCE, Some(hurry)))
+                && n.time < end
+                && valid(&n, clock.corrected(), clock.booted())
+            {
+                log::info!("EC2 is going to {} this instance at {}, before Auto Scaling does", n.action, n.time_text);
+                return Some(n);
+            }
+            let _ = Scope::new(clock, *every, Some(hurry)).sleep(*every);
         }
-        let left = every.saturating_sub(clock.now().since(asked));
-        let _ = Scope::new(clock, left, Some(stop)).sleep(left);
-        if stop.get().is_some() {
-            return;
-        }
+        None
     }
 }
 

@@ -93,7 +93,10 @@ impl Daemon {
             }
             StopReason::Terminating => {
                 let hooks = self.hooks(Transition::Terminating);
-                let well = self.announced(&all, Event::Terminating);
+                let mut well = self.announced(&all, Event::Terminating);
+                if !self.hurry.request(StopReason::Terminating) {
+                    well = self.announced(&all, Event::Interrupted);
+                }
                 hooks.complete(well && clean);
                 self.say("terminating: done; Auto Scaling may go on");
                 Vec::new()
@@ -121,8 +124,10 @@ impl Daemon {
         self.notifier.extend_timeout(clock.real(budget + MESSAGES));
         let scope = Scope::new(clock, budget, None);
         let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(event, &scope)).collect();
-        let ends = each(all, |d| d.leave(event, Time::Announced(budget), None));
-        for (d, _) in all.iter().zip(&ends).filter(|(_, well)| !**well) {
+        let hurry = (event == Event::Terminating).then_some(&self.hurry);
+        let ends = each(all, |d| d.leave(event, Time::Announced(budget), hurry));
+        let hurried = hurry.is_some_and(|h| h.get().is_some());
+        for (d, _) in all.iter().zip(&ends).filter(|(_, well)| !**well && !hurried) {
             background.extend(d.send_messages(event, &Scope::new(clock, way_out::LEAST, None)));
         }
         join(background);

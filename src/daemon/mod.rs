@@ -27,13 +27,12 @@ use std::time::Duration;
 
 use crate::apply::{sweep, tidy};
 use crate::cli::Args;
-use crate::config::Transition;
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
 use crate::parallel;
 use crate::plan::way_out::ROLL_BACK;
-use crate::poll::{Clocks, Others, Watch};
+use crate::poll::{Clocks, Watch};
 use crate::scope::{Halt, Scope, Stop, StopReason};
 use crate::sys::{hostname, notify::Notifier};
 use domain::{Context, Domain, Time, each};
@@ -72,6 +71,8 @@ struct Daemon {
     acted_on: Option<Notice>,
     /// What the poll thread brings.
     watch: Arc<Watch>,
+    /// Asks the way out for Auto Scaling to make room for an interruption; any request ends the watch for one.
+    hurry: Stop,
     failing: on_failure::Failing,
 }
 
@@ -164,6 +165,7 @@ impl Daemon {
     }
 
     fn turn(&mut self) -> End {
+        self.hurry = Stop::new();
         let poller = self.poll();
         let end = match self.attempts() {
             Ok(background) => {
@@ -217,26 +219,6 @@ impl Daemon {
     fn say(&self, text: &str) {
         log::info!("{text}");
         self.notifier.status(text);
-    }
-
-    fn poll(&self) -> Option<JoinHandle<()>> {
-        if !self.args.poll {
-            return None;
-        }
-        let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
-        let acted_on = self.acted_on.clone();
-        let mut others = Others::of(&self.config, &|event| self.names(event), &self.watch);
-        let work = move || {
-            let shared = &context.shared;
-            crate::poll::poll(&shared.imds, &shared.clock, every, &stop, &context.notice, acted_on, &mut others);
-        };
-        parallel::background("poll", Box::new(work))
-    }
-
-    /// Whether anything is to be done at `event`, of those that must be named.
-    fn names(&self, event: Event) -> bool {
-        let hook = event == Event::Terminating && self.config.has_hook(Transition::Terminating);
-        hook || self.domains.iter().any(|d| d.config.names(event))
     }
 
     /// `starting`, init, host name, `started`, readiness. `Err`: it failed, and all that follows from it is done.

@@ -164,8 +164,18 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let domains = std::mem::take(&mut config.domains).into_iter();
     let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
     let (stop, failing) = (stop.clone(), Failing::new());
-    let daemon =
-        Daemon { args, config, context, domains, notifier, stop, acted_on: None, watch: Arc::default(), failing };
+    let daemon = Daemon {
+        args,
+        config,
+        context,
+        domains,
+        notifier,
+        stop,
+        acted_on: None,
+        watch: Arc::default(),
+        hurry: Stop::new(),
+        failing,
+    };
     Ok(Ready::Daemon(Box::new(daemon)))
 }
 

@@ -1,4 +1,4 @@
-//! What happens while the daemon waits: events after which it goes on.
+//! The watch: the thread that polls, and what happens while the daemon waits: events after which it goes on.
 //!
 //! Their commands give way to an end: when an interruption is announced or somebody asks to stop, they are ended.
 
@@ -10,12 +10,36 @@ use super::domain::{Domain, Time, each};
 use super::leave::kept;
 use super::{Daemon, MESSAGES, UNHURRIED};
 use crate::apply::lock;
+use crate::config::Transition;
 use crate::model::Event;
+use crate::parallel;
 use crate::plan::way_out;
-use crate::poll::Happening;
+use crate::poll::{Happening, Others, Poller};
 use crate::scope::Scope;
 
 impl Daemon {
+    /// Starts the thread that looks for notices and events.
+    pub(super) fn poll(&self) -> Option<JoinHandle<()>> {
+        if !self.args.poll {
+            return None;
+        }
+        let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
+        let (acted_on, hurry) = (self.acted_on.clone(), self.hurry.clone());
+        let others = Others::of(&self.config, &|event| self.names(event), &self.watch);
+        let work = move || {
+            let (shared, noticed) = (&context.shared, &context.notice);
+            let (imds, clock, stop, hurry) = (&shared.imds, &shared.clock, &stop, &hurry);
+            Poller { imds, clock, every, stop, noticed, acted_on, others, hurry }.poll();
+        };
+        parallel::background("poll", Box::new(work))
+    }
+
+    /// Whether anything is to be done at `event`, of those that must be named.
+    pub(super) fn names(&self, event: Event) -> bool {
+        let hook = event == Event::Terminating && self.config.has_hook(Transition::Terminating);
+        hook || self.domains.iter().any(|d| d.config.names(event))
+    }
+
     /// Waits for a request to stop, and acts on what happens until then. It is over, too, when an event has released
     /// something: then nobody has asked, and what could not be released is returned.
     pub(super) fn watch(&self, background: &mut Vec<JoinHandle<()>>) -> Vec<String> {
@@ -36,7 +60,10 @@ impl Daemon {
     fn happens(&self, Happening { event, notice }: Happening, background: &mut Vec<JoinHandle<()>>) -> bool {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         let clock = &self.context.shared.clock;
-        self.say(&format!("{}: {} at {}", event.name(), notice.action, notice.time_text));
+        self.say(&match event {
+            Event::Rebalance => format!("rebalance: EC2 recommends another instance since {}", notice.time_text),
+            _ => format!("{}: {} at {}", event.name(), notice.action, notice.time_text),
+        });
         let left = Duration::try_from(notice.time - clock.corrected()).unwrap_or_default();
         let time = match event {
             // There is no end to be ready for.

@@ -149,8 +149,8 @@ fn a_volume_that_is_not_let_go_leaves_time_for_the_next_one_and_the_records() {
         volume(2, "/dev/xvdg"),
         record("d.example.com", r#"release: ["interrupted"]"#)
     );
-    let running = watching(&lab, &text("", &[domain]));
-    let end = announce(&lab, 60);
+    let running = watching(&lab, &text("\"interrupt-margin\": 40,", &[domain]));
+    let end = announce(&lab, 100);
     let run = running.wait(&lab);
     run.ends(0, &[&format!("not released: {} stays attached", id(2)), &format!("{} is released", id(1)), "is deleted"]);
     in_time(&lab, "ChangeResourceRecordSets", end, &run);
