@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -159,21 +160,24 @@ pub(crate) fn parse_gmt(text: &str) -> Option<OffsetDateTime> {
 pub(crate) struct Http {
     agent: ureq::Agent,
     clock: Arc<Clock>,
+    route: watch::Route,
 }
 
 impl Http {
     /// For the metadata service: no proxy (it refuses proxied token requests, and credentials must not pass one), few
     /// connections.
     pub(crate) fn for_imds(clock: &Arc<Clock>) -> Http {
+        let route = watch::Route::default();
         let config = base().proxy(None).input_buffer_size(8 << 10).output_buffer_size(2 << 10);
         let config = config.max_idle_connections(2).max_idle_connections_per_host(2).build();
-        let connector = ().chain(TcpConnector::default()).chain(watch::WatchConnector);
+        let connector = ().chain(TcpConnector::default()).chain(watch::WatchConnector(route.clone()));
         let agent = ureq::Agent::with_parts(config, connector, dns::AwsResolver::default());
-        Http { agent, clock: clock.clone() }
+        Http { agent, clock: clock.clone(), route }
     }
 
     /// For AWS: TLS with the given roots, the proxy of the environment, enough kept connections for all domains.
     pub(crate) fn for_aws(clock: &Arc<Clock>, roots: &Roots) -> Result<Http, CaError> {
+        let route = watch::Route::default();
         let tls = tls::TlsConnector::new(roots.store()?, clock).map_err(CaError::Tls)?;
         // Buffers are per connection (and twice with TLS): ureq's own sizes would cost 512 KiB for each.
         let config = base().input_buffer_size(16 << 10).output_buffer_size(8 << 10);
@@ -182,9 +186,15 @@ impl Http {
             ().chain(ConnectProxyConnector::default())
                 .chain(TcpConnector::default())
                 .chain(tls)
-                .chain(watch::WatchConnector);
+                .chain(watch::WatchConnector(route.clone()));
         let agent = ureq::Agent::with_parts(config, connector, dns::AwsResolver::default());
-        Ok(Http { agent, clock: clock.clone() })
+        Ok(Http { agent, clock: clock.clone(), route })
+    }
+
+    /// This machine's public address has changed: what goes over connections that stand is lost, so new requests take
+    /// new ones.
+    pub(crate) fn forget_connections(&self) {
+        self.route.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One try.

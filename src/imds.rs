@@ -30,10 +30,12 @@ use crate::sys::announced::Announced;
 mod endpoints;
 mod events;
 mod facts;
+mod interface;
 mod notice;
 
 pub(crate) use endpoints::endpoints;
 pub(crate) use events::Scheduled;
+pub(crate) use interface::Interface;
 
 /// The longest life that a token can have.
 const TOKEN_TTL: Duration = Duration::from_secs(21600);

@@ -29,6 +29,8 @@ pub(crate) enum Hold {
     Record(RecordHold),
     /// A volume of another zone that is moved here.
     Move(MoveHold),
+    /// An elastic address that was associated.
+    Address(AddressHold),
 }
 
 impl Hold {
@@ -38,6 +40,7 @@ impl Hold {
             Hold::Volume(v) => &v.key,
             Hold::Record(r) => &r.key,
             Hold::Move(m) => &m.key,
+            Hold::Address(a) => &a.key,
         }
     }
 }
@@ -142,6 +145,25 @@ pub(crate) struct RecordHold {
     pub(crate) written: Done,
 }
 
+/// An elastic address in a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AddressHold {
+    /// The directive.
+    pub(crate) key: Key,
+    /// `eipalloc-…`.
+    pub(crate) allocation_id: String,
+    /// The address itself.
+    pub(crate) public_ip: String,
+    /// The network interface.
+    pub(crate) interface: String,
+    /// The private address that it stands for there.
+    pub(crate) private_ip: String,
+    /// `eipassoc-…`, once it is known.
+    pub(crate) association_id: Option<String>,
+    /// Whether it is associated.
+    pub(crate) associated: Done,
+}
+
 /// A volume whose transaction is over: its tags are brought up to date after `started`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Committed {
@@ -227,9 +249,11 @@ impl DomainRun {
             lock(&self.ledger).held.iter().filter(|h| key.is_none_or(|k| h.key() == k)).cloned().collect();
         holds.sort_by_key(|h| match h {
             // A copy goes before what it is a copy of.
-            Hold::Volume(v) => volumes.iter().position(|d| d.path == v.key).map(|i| (i, 1)),
-            Hold::Move(m) => volumes.iter().position(|d| d.path == m.key).map(|i| (i, 0)),
-            Hold::Record(_) => Some((volumes.len(), 0)),
+            Hold::Volume(v) => (true, volumes.iter().position(|d| d.path == v.key).map(|i| (i, 1))),
+            Hold::Move(m) => (true, volumes.iter().position(|d| d.path == m.key).map(|i| (i, 0))),
+            Hold::Record(_) => (true, Some((volumes.len(), 0))),
+            // Without it there may be no way to EC2 any more.
+            Hold::Address(_) => (false, None),
         });
         holds.reverse();
         holds
@@ -242,7 +266,7 @@ impl DomainRun {
         self.ledger(|l| {
             kept.extend(l.held.iter().filter_map(|h| match h {
                 Hold::Volume(v) => v.volume_id.clone(),
-                Hold::Record(_) | Hold::Move(_) => None,
+                Hold::Record(_) | Hold::Move(_) | Hold::Address(_) => None,
             }));
             let mut moves: Vec<Hold> = l.held.extract_if(.., |h| matches!(h, Hold::Move(_))).collect();
             for hold in std::mem::take(&mut l.held) {

@@ -7,7 +7,7 @@ use super::record::Read;
 use super::volume::Acquired;
 use super::{DomainRun, Failure};
 use crate::aws::ec2::Volume;
-use crate::config::{RecordDirective, VolumeDirective};
+use crate::config::{AddressDirective, RecordDirective, VolumeDirective};
 use crate::parallel;
 use crate::scope::{Halt, Scope};
 
@@ -31,6 +31,14 @@ pub(crate) struct Problems {
 enum Half {
     Volumes(Problems, Vec<Volume>),
     Records(Vec<Result<Read, Failure>>),
+    Address(Problems),
+}
+
+/// What is done side by side.
+enum Job<'a> {
+    Volumes,
+    Records,
+    Address(&'a AddressDirective),
 }
 
 impl DomainRun {
@@ -41,9 +49,11 @@ impl DomainRun {
         let scope = &scope.unless(&self.abandoned);
         let scope = &if self.config.critical { scope.clone() } else { scope.early() };
         let began = self.shared.clock.now();
-        let jobs = if self.config.records.is_empty() { 1 } else { 2 };
-        let halves = parallel::map(jobs, |i| match i {
-            0 => {
+        let records = (!self.config.records.is_empty()).then_some(Job::Records);
+        let address = self.config.address.as_ref().map(Job::Address);
+        let jobs: Vec<Job<'_>> = [Some(Job::Volumes), records, address].into_iter().flatten().collect();
+        let halves = parallel::map(jobs.len(), |i| match jobs[i] {
+            Job::Volumes => {
                 let mut problems = Problems::default();
                 let read = self.volumes(scope, undo, &mut problems);
                 if problems.critical.is_some() {
@@ -51,15 +61,21 @@ impl DomainRun {
                 }
                 Half::Volumes(problems, read)
             }
-            _ => Half::Records(self.read_records(scope)),
+            Job::Records => Half::Records(self.read_records(scope)),
+            Job::Address(d) => Half::Address(self.bring_address(d, scope, undo)),
         });
         let (mut problems, mut read, mut records) = (Problems::default(), Vec::new(), None);
+        let mut of_address = Problems::default();
         for half in halves {
             match half {
                 Half::Volumes(of_volumes, volumes) => (problems, read) = (of_volumes, volumes),
                 Half::Records(reads) => records = Some(reads),
+                Half::Address(p) => of_address = p,
             }
         }
+        problems.critical = problems.critical.or(of_address.critical);
+        problems.passed_over.extend(of_address.passed_over);
+        problems.left.extend(of_address.left);
         if let Some(reads) = records.filter(|_| problems.critical.is_none()) {
             // Whoever had the volume may have had the name too, and let go of it meanwhile.
             let waits = self.config.volumes.iter().any(|d| d.claiming.wait.is_some());
@@ -71,6 +87,21 @@ impl DomainRun {
             self.commit();
             self.leftovers(&read);
         }
+        problems
+    }
+
+    fn bring_address(&self, d: &AddressDirective, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
+        let mut problems = Problems::default();
+        let end = self.associate(d, &if d.critical { scope.clone() } else { scope.early() });
+        if let Err(f) = end {
+            if d.critical || matches!(f.halt, Some(Halt::Stopped(_))) {
+                problems.critical = Some((d.path.clone(), f));
+                self.abandon();
+            } else {
+                self.pass_over(&d.path, &f, undo, &mut problems);
+            }
+        }
+        self.shared.addresses_to_come.fetch_sub(1, Ordering::Relaxed);
         problems
     }
 

@@ -8,6 +8,7 @@
 //! A run after one that was cut off goes on with its transaction ([`settle`]): what is still wanted is taken up where it
 //! stands, the rest is put back.
 
+pub(crate) mod address;
 pub(crate) mod claim;
 pub(crate) mod copy;
 pub(crate) mod create;
@@ -37,7 +38,7 @@ pub(crate) mod zone;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) transaction_id: String,
     /// Records (zone, name and domain) of domains that stand: another domain that has them too leaves them.
     pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
+    /// How many domains are about to give this instance another public address.
+    pub(crate) addresses_to_come: AtomicUsize,
     /// Volumes of domains that stand, in the same way.
     pub(crate) kept_volumes: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
@@ -165,6 +168,8 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// The elastic address that its directive has.
+    address: Mutex<Option<hold::AddressHold>>,
     /// The other members of the fleets whose names its directives share.
     crowds: Mutex<Vec<sweep::Crowd>>,
     /// A critical directive failed: what runs beside it need not go on.
@@ -188,6 +193,7 @@ impl DomainRun {
             in_use: Mutex::default(),
             written: Mutex::default(),
             crowds: Mutex::default(),
+            address: Mutex::default(),
             abandoned: Arc::default(),
             snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),

@@ -194,7 +194,8 @@ impl DomainRun {
         if self.shared.clock.now().since(read.at) > STALE {
             read = self.read_record(d, scope)?;
         }
-        let facts = self.addresses(scope);
+        self.shared.addresses_have_come(scope)?;
+        let facts = self.public_addresses(scope);
         let mut planned = self.plan_for(d, &read, &facts);
         // A dead member in place of this one: the sweep cannot wait.
         if matches!(planned, Err(Refusal::Full { .. })) && self.sweep_now(d, &read.name, &read.sets, scope) {
@@ -220,7 +221,7 @@ impl DomainRun {
     }
 
     /// The facts; an address that was not there at first (an elastic one is associated late) is asked for again.
-    fn addresses(&self, scope: &Scope) -> std::sync::Arc<Facts> {
+    fn public_addresses(&self, scope: &Scope) -> std::sync::Arc<Facts> {
         // Held while it is asked for: the other records and domains want the same answer.
         let mut asked = super::lock(&self.shared.asked_again);
         let facts = self.shared.facts();
@@ -232,9 +233,12 @@ impl DomainRun {
         let mut fresh = (*facts).clone();
         match self.shared.imds.refresh_public_addresses(&scope.within(ASK_AGAIN), &mut fresh) {
             Ok(_) => {
-                let fresh = std::sync::Arc::new(fresh);
-                *self.shared.facts.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh.clone();
-                fresh
+                let mut known = self.shared.facts.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                // What a directive has associated meanwhile, the metadata service need not know yet.
+                if known.primary_ipv4.is_empty() {
+                    *known = std::sync::Arc::new(fresh);
+                }
+                known.clone()
             }
             Err(e) => {
                 log::warn!("cannot ask again for a public address: {e}");

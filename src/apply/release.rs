@@ -47,7 +47,7 @@ impl DomainRun {
         Tasks {
             snapshots: volumes.iter().any(|d| d.snapshot.as_ref().is_some_and(|s| s.on.contains(&event))),
             volumes: volumes.iter().any(|d| d.release.as_ref().is_some_and(|r| r.on.contains(&event))),
-            records: self.config.records.iter().any(|d| d.release.contains(&event)),
+            records: self.config.records.iter().any(|d| d.release.contains(&event)) || self.releases_address(event),
         }
     }
 

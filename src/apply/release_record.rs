@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::hold::RecordHold;
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::route53::{Change, RecordSet};
@@ -52,9 +53,13 @@ impl DomainRun {
         });
     }
 
-    /// The directive (or all of them) has its record no more.
-    pub(super) fn forget_written(&self, key: Option<&str>) {
-        lock(&self.written).retain(|w| key.is_some_and(|k| w.key != k));
+    /// What a roll-back has put back is not there to be released.
+    pub(super) fn forget_written(&self, r: &RecordHold) {
+        let mut written = lock(&self.written);
+        for w in written.iter_mut().filter(|w| w.zone == r.zone && w.name == r.name) {
+            w.sets.retain(|set| !r.ours.iter().any(|ours| ours.same_content(set)));
+        }
+        written.retain(|w| !w.sets.is_empty());
     }
 
     /// The domain stands, and with it its records.

@@ -26,17 +26,26 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         self.uses_no_more(key);
-        self.forget_written(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
         // Whatever happens to the records, half of the time is the volumes'.
         let volumes = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
+        // And whatever happens to these, the address has some.
+        let address = holds.iter().any(|h| matches!(h, Hold::Address(_)));
+        let for_volumes = &if address { scope.within(scope.remaining() * 7 / 8) } else { scope.clone() };
         let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
         for hold in holds {
             let outcome = match &hold {
-                Hold::Record(r) => self.restore_record(r, &for_records),
-                Hold::Volume(v) => self.release_volume(v, scope),
-                Hold::Move(m) => match self.undo_move(m, scope) {
+                Hold::Record(r) => {
+                    self.forget_written(r);
+                    self.restore_record(r, &for_records)
+                }
+                Hold::Volume(v) => self.release_volume(v, for_volumes),
+                Hold::Address(a) => {
+                    self.forget_address();
+                    self.disassociate(a, scope)
+                }
+                Hold::Move(m) => match self.undo_move(m, for_volumes) {
                     Ok(true) => Ok(()),
                     Ok(false) => {
                         self.ledger(|l| {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::hold::{Committed, Done, Hold, Origin, RecordHold, VolumeHold};
+use super::hold::{AddressHold, Committed, Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Volume, VolumeState};
 use crate::aws::route53::RecordSet;
@@ -47,6 +47,7 @@ impl DomainRun {
                 Hold::Volume(v) => self.is_wanted(v, scope),
                 // Whether its volume is still to be moved is seen when the directive comes to it.
                 Hold::Move(_) => Ok(self.config.volumes.iter().any(|d| d.sources.contains(&Source::Move))),
+                Hold::Address(a) => Ok(self.wants_address(a)),
             };
             match wanted {
                 Ok(true) => log::info!("{} goes on where it was", hold.what()),
@@ -135,6 +136,7 @@ impl DomainRun {
                 Ok(false) => return Ok(()),
                 Err(what) => Err(what),
             },
+            Hold::Address(a) => self.disassociate(&AddressHold { associated: Done::Maybe, ..a.clone() }, scope),
         };
         // Where the time for it was over, a roll-back and the end of this run try again.
         if end.is_ok() || scope.check().is_ok() {
@@ -355,6 +357,7 @@ impl Hold {
         match self {
             Hold::Record(r) => format!("{} in hosted zone {}", r.name, r.zone),
             Hold::Move(m) => format!("the move of {}", m.volume_id),
+            Hold::Address(a) => format!("{} ({})", a.public_ip, a.allocation_id),
             Hold::Volume(v) => match (&v.volume_id, &v.token) {
                 (Some(id), _) => id.clone(),
                 (None, token) => format!("the volume with the client token {}", token.as_deref().unwrap_or_default()),

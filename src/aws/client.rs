@@ -150,6 +150,11 @@ impl Client {
         self.provider.forget();
     }
 
+    /// This machine's public address has changed.
+    pub(crate) fn forget_connections(&self) {
+        self.http.forget_connections();
+    }
+
     /// Fetches the credentials, so that the first call finds them.
     pub(crate) fn warm_up(&self, scope: &Scope) -> Result<(), CredentialsError> {
         self.provider.get(scope).map(drop)

@@ -98,6 +98,11 @@ impl Aws {
         self.client.region()
     }
 
+    /// This machine's public address has changed: connections that stand lead nowhere any more.
+    pub(crate) fn forget_connections(&self) {
+        self.client.forget_connections();
+    }
+
     /// The instance's region, for when nothing else names one.
     pub(crate) fn set_instance_region(&self, region: &str) {
         self.client.set_instance_region(region);

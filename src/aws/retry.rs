@@ -85,9 +85,9 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         "VolumeInUse" if action == "DeleteVolume" => Class::TooEarly,
         "IncorrectState" if action == "DetachVolume" => Class::Gone,
         "IncorrectState" if message.contains("'running'") => Class::TooEarly,
-        "IncorrectInstanceState" if action == "DetachVolume" => Class::TooEarly,
+        "IncorrectInstanceState" if matches!(action, "DetachVolume" | "AssociateAddress") => Class::TooEarly,
         "InvalidInstanceID.NotFound" => Class::TooEarly,
-        "VolumeInUse" | "IncorrectState" | "InvalidChangeBatch" => Class::Conflict,
+        "VolumeInUse" | "IncorrectState" | "InvalidChangeBatch" | "Resource.AlreadyAssociated" => Class::Conflict,
         "InvalidVolume.ZoneMismatch" => Class::OtherZone,
         "InvalidParameterValue" if action == "AttachVolume" && message.contains("already in use") => Class::NameTaken,
         "SnapshotCreationPerVolumeRateExceeded" | "ConcurrentSnapshotLimitExceeded" => Class::TooEarly,
@@ -96,6 +96,8 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         "IdempotentParameterMismatch" => Class::TokenUsed,
         "InvalidVolume.NotFound"
         | "InvalidAttachment.NotFound"
+        | "InvalidAllocationID.NotFound"
+        | "InvalidAssociationID.NotFound"
         | "NoSuchHostedZone"
         | "NotFound"
         | "NotFoundException"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::json5::{self, Node, Value};
 use super::problem::{ConfigError, item_path, key_path};
 use super::reader::{Object, Reader, is_foreign};
-use super::{Config, Domain, PoolPref, Transition, exec, hook, notify, on_failure, record, volume};
+use super::{Config, Domain, PoolPref, Transition, address, exec, hook, notify, on_failure, record, volume};
 use crate::macros::Template;
 use crate::model::Event;
 
@@ -21,7 +21,7 @@ const KEYS: [&str; 10] = [
     "on-failure",
     "domains",
 ];
-const DOMAIN_KEYS: [&str; 5] = ["attach-volume", "update-route53", "exec", "notify", "critical"];
+const DOMAIN_KEYS: [&str; 6] = ["attach-volume", "associate-address", "update-route53", "exec", "notify", "critical"];
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -133,6 +133,7 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
     let Some(map) = r.map(node, "domains") else { return Vec::new() };
     let mut domains = Vec::new();
     let mut devices = volume::Devices::default();
+    let mut first_address = None;
     devices.init = timeout;
     for p in map.names() {
         let path = key_path("domains", &p.key);
@@ -142,11 +143,12 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
         let Some(o) = r.object(&p.value, &path, &DOMAIN_KEYS) else { continue };
         let critical = r.bool(&o, "critical", true);
         let volumes = volume::directives(r, &o, &mut devices);
+        let address = address::directive(r, &o, &mut first_address);
         let records =
             r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record::directive(r, n, p)).collect();
         let exec = exec::blocks(r, &o, exec::Place::Domain);
         let notify = r.array(&o, "notify").into_iter().filter_map(|(p, n)| notify::directive(r, n, p)).collect();
-        domains.push(Domain { name: p.key.clone(), critical, volumes, records, exec, notify });
+        domains.push(Domain { name: p.key.clone(), critical, volumes, address, records, exec, notify });
     }
     domains
 }

@@ -3,6 +3,7 @@
 //! `json5` reads text into a tree in which each node knows its place, `check` turns the tree into [`Config`] and
 //! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
 
+mod address;
 mod check;
 mod claim;
 mod exec;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use crate::macros::Template;
 use crate::model::Event;
 
+pub(crate) use address::{AddressChoice, AddressDirective};
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use hook::{Hook, Transition};
@@ -87,6 +89,8 @@ pub(crate) struct Domain {
     pub(crate) critical: bool,
     /// `attach-volume`.
     pub(crate) volumes: Vec<VolumeDirective>,
+    /// `associate-address`.
+    pub(crate) address: Option<AddressDirective>,
     /// `update-route53`.
     pub(crate) records: Vec<RecordDirective>,
     /// `exec`.

@@ -138,9 +138,12 @@ impl Domain {
         let tasks = self.run.tasks(event);
         // A stopped or hibernated instance keeps its volumes, and finds them when it resumes. But nobody answers at its
         // address meanwhile, and it may come back with another one.
-        let stays =
-            event == Event::Interrupted && lock(&self.context.notice).as_ref().is_some_and(|n| n.action != "terminate");
-        Tasks { volumes: tasks.volumes && !stays, ..tasks }
+        Tasks { volumes: tasks.volumes && !self.stays(event), ..tasks }
+    }
+
+    /// Whether the instance is only stopped or hibernated at `event`.
+    fn stays(&self, event: Event) -> bool {
+        event == Event::Interrupted && lock(&self.context.notice).as_ref().is_some_and(|n| n.action != "terminate")
     }
 
     /// How the time for `event` is shared out.
@@ -177,7 +180,13 @@ impl Domain {
         // Never what a way out fails of.
         self.run.snapshot_on(event, &snapshots).into_iter().for_each(|text| self.note(text));
         let mut kept = if tasks.volumes { self.run.release(event, &unmount, &detach) } else { Vec::new() };
-        kept.extend(self.run.release_records(event, &records));
+        // An instance that resumes keeps its elastic address.
+        let address = !self.stays(event) && self.run.releases_address(event);
+        let for_records = if address { records.within(records.remaining() * 2 / 3) } else { records.clone() };
+        kept.extend(self.run.release_records(event, &for_records));
+        if address {
+            kept.extend(self.run.release_address(&records));
+        }
         for k in &kept {
             self.note(format!("not released: {k}"));
         }

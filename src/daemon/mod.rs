@@ -22,6 +22,7 @@ mod setup;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -296,6 +297,8 @@ impl Daemon {
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.
     fn init(&self, domains: &[&Arc<Domain>], scope: &Scope) -> Vec<String> {
         let undo = || Scope::new(&scope.clock, self.roll_back_budget(), None);
+        let addresses = domains.iter().filter(|d| d.config.address.is_some()).count();
+        self.context.shared.addresses_to_come.store(addresses, Ordering::Relaxed);
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();

@@ -212,6 +212,7 @@ impl Lasting {
                 facts: RwLock::new(Arc::new(facts)),
                 asked_again: Mutex::default(),
                 kept_records: Mutex::default(),
+                addresses_to_come: Default::default(),
                 kept_volumes: Mutex::default(),
                 zones: Zones::default(),
                 transaction_id,
@@ -281,7 +282,8 @@ impl FactsToCome {
 /// Whether the run can come to a call of AWS at all.
 fn wants_aws(args: &Args, config: &Config) -> bool {
     config.domains.iter().any(|d| {
-        (args.init && !(d.volumes.is_empty() && d.records.is_empty())) || (args.notify && !d.notify.is_empty())
+        (args.init && !(d.volumes.is_empty() && d.records.is_empty() && d.address.is_none()))
+            || (args.notify && !d.notify.is_empty())
     })
 }
 

@@ -24,6 +24,18 @@ fn one_connection_serves_many_requests_and_any_status_is_an_answer() {
 }
 
 #[test]
+fn a_new_address_wants_new_connections() {
+    let server = Script::of(vec![reply(200, "a"), reply(200, "b"), reply(200, "c"), reply(200, "d")]);
+    let http = http();
+    get(&http, &server.url).unwrap();
+    get(&http, &server.url).unwrap();
+    http.forget_connections();
+    get(&http, &server.url).unwrap();
+    get(&http, &server.url).unwrap();
+    assert_eq!(server.asked().iter().map(|a| a.connection).collect::<Vec<_>>(), [0, 0, 1, 1]);
+}
+
+#[test]
 fn nothing_was_sent_when_nobody_listens() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let f = get(&http(), &format!("http://127.0.0.1:{port}/")).unwrap_err();

@@ -4,6 +4,8 @@
 //! ureq does all of a request in the thread that asks for it, so a note per thread is enough.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
@@ -46,34 +48,43 @@ pub(super) fn end() -> Seen {
     SEEN.get()
 }
 
+/// Counts up whenever what was kept so far leads nowhere any more.
+pub(super) type Route = Arc<AtomicU64>;
+
 /// The last link of the chain: the connection stands, TLS included.
 #[derive(Debug)]
-pub(super) struct WatchConnector;
+pub(super) struct WatchConnector(pub(super) Route);
 
 impl<In: Transport> Connector<In> for WatchConnector {
     type Out = Watched<In>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Watched<In>>, Error> {
         SEEN.set(Seen { fresh: true, sent: false, received: false });
-        Ok(chained.map(Watched))
+        let now = self.0.load(Ordering::Relaxed);
+        Ok(chained.map(|inner| Watched { inner, route: self.0.clone(), made: now }))
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Watched<T>(T);
+pub(super) struct Watched<T> {
+    inner: T,
+    route: Route,
+    /// What `route` was when it was made.
+    made: u64,
+}
 
 impl<T: Transport> Transport for Watched<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
+        self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         SEEN.set(Seen { sent: true, ..SEEN.get() });
-        self.0.transmit_output(amount, bounded(timeout))
+        self.inner.transmit_output(amount, bounded(timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let came = self.0.await_input(bounded(timeout))?;
+        let came = self.inner.await_input(bounded(timeout))?;
         if came {
             SEEN.set(Seen { received: true, ..SEEN.get() });
         }
@@ -81,10 +92,10 @@ impl<T: Transport> Transport for Watched<T> {
     }
 
     fn is_open(&mut self) -> bool {
-        self.0.is_open()
+        self.made == self.route.load(Ordering::Relaxed) && self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.0.is_tls()
+        self.inner.is_tls()
     }
 }

@@ -3,6 +3,7 @@
 //! Only what the API must arbitrate (who gets a pool volume) is left to `apply`, which gets an ordered list of
 //! candidates from here.
 
+pub(crate) mod addresses;
 pub(crate) mod copies;
 pub(crate) mod create;
 pub(crate) mod devices;

@@ -33,7 +33,7 @@ pub(crate) struct Tasks {
     pub(crate) snapshots: bool,
     /// Volumes are released.
     pub(crate) volumes: bool,
-    /// Records are deleted.
+    /// Records are deleted, or an elastic address is given up after them.
     pub(crate) records: bool,
 }
 

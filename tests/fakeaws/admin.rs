@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::fakeaws::http::{Connection, Request, Response, Stream};
 use super::fakeaws::text::iso;
-use super::fakeaws::{Fault, FaultKind, Nth, Server, Shared, World, listen};
+use super::fakeaws::{Fault, FaultKind, Nic, Nth, Server, Shared, World, listen};
 
 /// Starts it; gives its URL.
 pub(crate) fn start(server: &Server) -> String {
@@ -285,12 +285,22 @@ fn state(shared: &Shared) -> Value {
                     "instance": m.instance, "at_ms": m.at_ms })
         })
         .collect();
+    let interfaces: std::collections::BTreeMap<&String, Vec<Value>> = world
+        .instances
+        .iter()
+        .map(|(id, i)| {
+            let of =
+                |n: &Nic| json!({ "id": n.interface_id, "private": n.local_ipv4s.first(), "public": n.public_ipv4s });
+            (id, i.nics.iter().map(of).collect())
+        })
+        .collect();
+    let interfaces = json!(interfaces);
     let moments: Vec<Value> = world
         .moments
         .iter()
         .map(|m| json!({ "at_ms": m.at_ms, "volume": m.volume, "instance": m.instance, "what": m.what }))
         .collect();
-    json!({ "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
+    json!({ "interfaces": interfaces, "now_ms": world.now_ms(), "wall": iso(world.wall()), "volumes": volumes, "snapshots": snapshots,
             "records": records, "messages": messages, "moments": moments, "groups": world.groups_state() })
 }
 

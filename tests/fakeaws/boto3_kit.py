@@ -38,6 +38,8 @@ SEED = {
     "groups": [{"name": "web", "members": [I1, I2], "hooks": {
         "down": {"transition": "terminating", "heartbeat_ms": 60000},
         "short": {"transition": "launching", "heartbeat_ms": 300}}}],
+    "addresses": [{"id": "eipalloc-0%016x" % n, "ip": "198.51.100.%d" % n, "tags": {"pool": "a", "n": str(n)}}
+                  for n in (1, 2, 3)],
     "topics": [TOPIC, TOPIC + ".fifo"],
     "queues": [QUEUE, QUEUE + ".fifo"],
 }

@@ -104,6 +104,11 @@ fn known_parameters(action: &str) -> Option<Vec<&'static str>> {
         ],
         "DeleteSnapshot" => &["SnapshotId"],
         "CreateTags" | "DeleteTags" => &["ResourceId.N", "Tag.N.Key", "Tag.N.Value"],
+        "DescribeAddresses" => &["Filter.N.Name", "Filter.N.Value.N", "AllocationId.N", "PublicIp.N"],
+        "AssociateAddress" => {
+            &["AllocationId", "PublicIp", "InstanceId", "NetworkInterfaceId", "PrivateIpAddress", "AllowReassociation"]
+        }
+        "DisassociateAddress" => &["AssociationId", "PublicIp"],
         "DescribeInstances" => &["Filter.N.Name", "Filter.N.Value.N", "InstanceId.N", "MaxResults", "NextToken"],
         "TerminateInstances" => &["InstanceId.N", "Force", "SkipOsShutdown"],
         _ => return None,
@@ -201,6 +206,9 @@ pub(crate) fn run(world: &mut World, action: &str, params: &Params, region: &str
         "DeleteSnapshot" => world.delete_snapshot(&ask),
         "CreateTags" => world.create_tags(&ask),
         "DeleteTags" => world.delete_tags(&ask),
+        "DescribeAddresses" => world.describe_addresses(&ask),
+        "AssociateAddress" => world.associate_address(&ask),
+        "DisassociateAddress" => world.disassociate_address(&ask),
         "DescribeInstances" => world.describe_instances(&ask),
         "TerminateInstances" => world.terminate_instances(&ask),
         other => Err(refuse("InvalidAction", format!("The action {other} is not valid for this web service."))),

@@ -228,6 +228,7 @@ impl World {
     /// Terminates an instance: its attachments begin to detach (or, for the root volume, go with it).
     pub(crate) fn terminate(&mut self, id: &str) {
         self.set_instance_state(id, "terminated");
+        self.drop_addresses(id);
         let now = self.now_ms();
         let wait = self.knobs.detaching_ms;
         for v in self.volumes.values_mut() {

@@ -51,6 +51,10 @@ pub(crate) struct Knobs {
     pub(crate) empty_pages: bool,
     /// ListResourceRecordSets never gives more than this on a page.
     pub(crate) record_page_cap: usize,
+    /// The metadata service tells of a change of public addresses so much later.
+    pub(crate) imds_address_ms: u64,
+    /// DescribeAddresses tells of an association so much later.
+    pub(crate) address_seen_ms: u64,
     /// A change of records is PENDING for so long.
     pub(crate) insync_ms: u64,
     /// A zone takes no other change for this long after one was answered.
@@ -99,6 +103,8 @@ impl Default for Knobs {
             page_cap: None,
             empty_pages: false,
             record_page_cap: 300,
+            imds_address_ms: 300,
+            address_seen_ms: 0,
             insync_ms: 500,
             change_busy_ms: 0,
             bare_batch_errors: false,
@@ -140,6 +146,8 @@ impl Knobs {
             "page_cap" => self.page_cap = v.as_u64().map(|n| n as usize),
             "empty_pages" => self.empty_pages = v.as_bool().ok_or("not a boolean")?,
             "record_page_cap" => self.record_page_cap = number(v)? as usize,
+            "imds_address_ms" => self.imds_address_ms = number(v)?,
+            "address_seen_ms" => self.address_seen_ms = number(v)?,
             "insync_ms" => self.insync_ms = number(v)?,
             "change_busy_ms" => self.change_busy_ms = number(v)?,
             "bare_batch_errors" => self.bare_batch_errors = v.as_bool().ok_or("not a boolean")?,

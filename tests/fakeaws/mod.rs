@@ -20,6 +20,7 @@ use std::time::Duration;
 use http::{Connection, Stream};
 use text::http_date;
 
+pub(crate) mod addresses;
 pub(crate) mod api;
 pub(crate) mod autoscaling;
 pub(crate) mod disks;
@@ -273,8 +274,14 @@ impl Server {
 
     /// Calls that write, all services: what a second run must not do.
     pub(crate) fn writes(&self) -> Vec<Call> {
-        let reads =
-            ["DescribeVolumes", "DescribeInstances", "DescribeSnapshots", "ListResourceRecordSets", "GetChange"];
+        let reads = [
+            "DescribeVolumes",
+            "DescribeInstances",
+            "DescribeAddresses",
+            "DescribeSnapshots",
+            "ListResourceRecordSets",
+            "GetChange",
+        ];
         self.calls().into_iter().filter(|c| !reads.contains(&c.action.as_str())).collect()
     }
 

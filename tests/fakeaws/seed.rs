@@ -12,6 +12,7 @@
 //!   "snapshots": { "snap-…": 8, "snap-…": { "size": 8, "volume": "vol-…", "state": "completed", "pool": ["domain", "pool"],
 //!                  "age": 60, "tags": { "k": "v" }, "owner": "111122223333", "public": false, "images": ["ami-…"],
 //!                  "tier": "standard", "region": "eu-west-1", "file": "…" } },
+//!   "addresses": [ { "id": "eipalloc-…", "ip": "198.51.100.1", "tags": { "k": "v" } } ],
 //!   "topics": ["arn:…"], "queues": ["https://…"], "deny": ["EC2:DeleteVolume"],
 //!   "groups": [ { "name": "web", "members": ["i-…"],
 //!                 "hooks": { "down": { "transition": "terminating", "heartbeat_ms": 30000 } } } ] }
@@ -78,6 +79,7 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
         "queues",
         "deny",
         "allow_only",
+        "addresses",
         "groups",
     ];
     if let Some(k) = seed.as_object().and_then(|o| o.keys().find(|k| !known.contains(&k.as_str()))) {
@@ -130,6 +132,15 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
                     (Vec::new(), vec![format!("198.51.100.{n}")], Vec::new());
                 i.nics.push(nic);
             }
+        }
+    }
+    for v in list(&seed, "addresses") {
+        let tags = v.get("tags").and_then(Value::as_object).cloned().unwrap_or_default();
+        let tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str().unwrap_or(""))).collect();
+        let made = world.add_address(&text(v, "ip").ok_or("an address without ip")?, &tags);
+        if let (Some(id), Some(mut address)) = (text(v, "id"), world.addresses.remove(&made)) {
+            address.id.clone_from(&id);
+            world.addresses.insert(id, address);
         }
     }
     for v in list(&seed, "volumes") {

@@ -218,6 +218,7 @@ impl World {
     /// Carries out all that is due. Called by a ticking thread and before each API call.
     pub(crate) fn advance(&mut self) {
         let now = self.now_ms();
+        self.advance_addresses(now);
         for i in self.instances.values_mut() {
             if i.running_at_ms.is_some_and(|t| t <= now) {
                 i.running_at_ms = None;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
+use super::addresses::{Address, Coming};
 use super::autoscaling::Scaling;
 use super::guests::Order;
 use super::imds::ImdsState;
@@ -70,6 +71,9 @@ pub(crate) struct World {
     /// Volumes that are gone, as they were last.
     pub(crate) graves: BTreeMap<String, Volume>,
     pub(crate) snapshots: BTreeMap<String, Snapshot>,
+    pub(crate) addresses: BTreeMap<String, Address>,
+    /// What the metadata service does not know of yet.
+    pub(crate) coming_addresses: Vec<Coming>,
     /// When CreateSnapshot of a volume was asked for last.
     pub(crate) snapshot_asked: BTreeMap<String, u64>,
     /// Disks of the real machine for volumes that CreateVolume makes: the last one first.
@@ -118,6 +122,8 @@ impl World {
             volumes: BTreeMap::new(),
             graves: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            coming_addresses: Vec::new(),
             snapshot_asked: BTreeMap::new(),
             spare_disks: Vec::new(),
             availability_zones: zones,

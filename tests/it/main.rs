@@ -7,6 +7,7 @@ mod fakeaws;
 mod kit;
 mod lab;
 
+mod addresses;
 mod blocks;
 mod cli;
 mod clocks;

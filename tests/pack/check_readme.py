@@ -103,6 +103,7 @@ def test_policies_allow_what_is_called_and_no_more():
             allowed.update([actions] if isinstance(actions, str) else actions)
     called = {f"ec2:{a}" for a in ["DescribeVolumes", "AttachVolume", "DetachVolume", "CreateVolume", "DeleteVolume",
                                    "CreateTags", "DeleteTags", "DescribeInstances", "TerminateInstances",
+                                   "DescribeAddresses", "AssociateAddress", "DisassociateAddress",
                                    "CreateSnapshot", "DescribeSnapshots", "DeleteSnapshot"]}
     called |= {f"autoscaling:{a}" for a in ["SetInstanceHealth", "CompleteLifecycleAction",
                                            "RecordLifecycleActionHeartbeat"]}

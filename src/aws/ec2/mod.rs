@@ -1,15 +1,18 @@
-//! EC2: volumes, snapshots, their tags, the states of instances and their end. One file for each action, with its request
-//! and the reading of its answer.
+//! EC2: volumes, snapshots, addresses, their tags, the states of instances and their end. One file for each action, with
+//! its request and the reading of its answer.
 
+mod associate_address;
 mod attach_volume;
 mod create_snapshot;
 mod create_volume;
 mod delete_snapshot;
 mod delete_volume;
+mod describe_addresses;
 mod describe_instances;
 mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
+mod disassociate_address;
 mod snapshot;
 mod tags;
 mod terminate_instances;
@@ -17,6 +20,7 @@ mod volume;
 
 use describe_volumes::add_filters;
 
+pub(crate) use describe_addresses::Address;
 pub(crate) use describe_instances::InstanceState;
 pub(crate) use describe_volumes::Filter;
 pub(crate) use snapshot::{Snapshot, SnapshotState};

@@ -9,7 +9,7 @@ fn text_that_cannot_be_read() {
     assert_eq!(
         problems("{domains: {a: {}, a: {b: 1}}}"),
         "domains.\"a\": line 1, column 19: this key is there twice\n\
-         domains.\"a\".b: line 1, column 23: unknown key: valid are attach-volume, update-route53, exec, notify, critical"
+         domains.\"a\".b: line 1, column 23: unknown key: valid are attach-volume, associate-address, update-route53, exec, notify, critical"
     );
     assert_eq!(problem("{x-a: {b: 1, b: 2}}"), "x-a.b: this key is there twice");
 }
@@ -207,6 +207,53 @@ fn mistakes_in_records() {
         let c = ok(&domain(&format!("'update-route53': [{{hostedzone: 'Z', name: 'a', ttl: 5, release: {release}}}]")));
         assert_eq!(c.domains[0].records[0].release, [Event::Interrupted, Event::Failed]);
     }
+}
+
+#[test]
+fn mistakes_in_addresses() {
+    for (part, want) in [
+        ("", ": one of allocation-id, pool-name, pool is wanted"),
+        (
+            "'allocation-id': 'eipalloc-1', 'pool-name': 'p'",
+            ": one of allocation-id, pool-name, pool is wanted, found allocation-id, pool-name",
+        ),
+        ("'allocation-id': ''", ".allocation-id: is empty"),
+        ("'allocationid': 'a', 'pool-name': 'p'", ".allocationid: unknown key: did you mean allocation-id?"),
+        ("pool: 'p'", ".pool: an object ({ … }) is wanted, found a string"),
+        ("pool: {}", ".pool.tags: is missing"),
+        ("pool: {tags: {}}", ".pool.tags: is empty: at least one tag is wanted"),
+        ("pool: {tags: {a: 1}}", ".pool.tags.a: a string is wanted, found a whole number"),
+        ("'pool-name': 'p', wait: 0", ".wait: a number of seconds is wanted, more than 0 and at most 1000000000"),
+        (
+            "'pool-name': 'p', release: ['starting']",
+            ".release[0]: nothing is released on starting: interrupted, stopping, failed, maintenance and terminating are \
+             possible",
+        ),
+    ] {
+        let text = domain(&format!("'associate-address': [{{ {part} }}]"));
+        assert_eq!(problem(&text), format!("domains.\"a\".associate-address[0]{want}"), "{part}");
+    }
+    // There is one place for one of them, whoever asks.
+    let two = "{'pool-name': 'p'}, {'pool-name': 'q'}";
+    assert_eq!(
+        problem(&domain(&format!("'associate-address': [{two}]"))),
+        "domains.\"a\".associate-address[1]: is one too many: the address of the first network interface is what \
+         domains.\"a\".associate-address[0] asks for"
+    );
+    let text =
+        "{domains: {a: {'associate-address': [{'pool-name': 'p'}]}, b: {'associate-address': [{'pool-name': 'q'}]}}}";
+    assert!(problem(text).starts_with("domains.\"b\".associate-address[0]: is one too many"));
+
+    let of =
+        |part: &str| ok(&domain(&format!("'associate-address': [{{ {part} }}]"))).domains[0].address.clone().unwrap();
+    let a = of("'allocation-id': 'eipalloc-1', critical: false, wait: 30, release: ['interrupted']");
+    assert_eq!((a.choice, a.critical), (AddressChoice::Id("eipalloc-1".into()), false));
+    assert_eq!((a.wait, a.release), (Some(std::time::Duration::from_secs(30)), vec![Event::Interrupted]));
+    let a = of("'pool-name': 'p'");
+    assert_eq!((a.choice, a.critical, a.wait), (AddressChoice::Pool("p".into()), true, None));
+    let tags = vec![("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())];
+    assert_eq!(of("pool: {tags: {a: 'b', c: ''}}").choice, AddressChoice::Tags(tags));
+    assert!(ok(&domain("'associate-address': []")).domains[0].address.is_none());
 }
 
 #[test]
