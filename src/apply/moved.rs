@@ -47,6 +47,13 @@ impl DomainRun {
                     tags::SUPERSEDED_BY
                 )));
             }
+            if now.tag(tags::SUPERSEDED_BY).is_none() && now.tag(tags::TS_USED) != m.used.as_deref() {
+                return Err(Failure::new(format!(
+                    "{old} was used meanwhile, and both have data of their own: give the volume that does not count \
+                     the tag {}",
+                    tags::SUPERSEDED_BY
+                )));
+            }
             let tag = json!([{ "Key": tags::SUPERSEDED_BY, "Value": copy }]);
             self.note_call("create_tags", json!({ "Resources": [old], "Tags": tag }));
             self.shared
@@ -217,7 +224,7 @@ impl DomainRun {
                 lineage: moves::lineage(&old).to_owned(),
                 generation: moves::generation(&old),
                 token: mark.token,
-                used: None,
+                used: old.tag(tags::TS_USED).map(str::to_owned),
                 snapshot: Done::Maybe,
             };
             let all = self.copies_of(&m.lineage, scope)?;

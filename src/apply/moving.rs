@@ -26,6 +26,9 @@ use crate::scope::Scope;
 
 /// How long a rival that read the volume before it was marked may take to claim or to mark it, and a read to know.
 const SETTLE: Duration = Duration::from_secs(3);
+/// How often, and after how long, the volume is looked at again where its mark is not to be seen.
+const LATE_READS: u32 = 5;
+const LATE_READ: Duration = Duration::from_secs(2);
 /// How often a snapshot is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How often the volume itself is looked at meanwhile.
@@ -215,7 +218,15 @@ impl DomainRun {
     /// Why the volume that the directive moves is another's by now.
     pub(super) fn is_move_lost(&self, d: &VolumeDirective, scope: &Scope) -> Result<Option<String>, Failure> {
         let Some(m) = self.move_of(d) else { return Ok(None) };
-        let now = self.describe(scope, &m.volume_id)?;
+        let mut now = self.describe(scope, &m.volume_id)?;
+        for _ in 0..LATE_READS {
+            // A read can be older than the mark.
+            if now.as_ref().is_none_or(|v| v.tag(tags::MOVING).is_some() || !v.attachments.is_empty()) {
+                break;
+            }
+            scope.sleep(LATE_READ).map_err(|h| Failure::halted(format!("cannot move {}", m.volume_id), h))?;
+            now = self.describe(scope, &m.volume_id)?;
+        }
         if let Some(why) = moves::lost(now.as_ref(), &m.token, m.used.as_deref()) {
             return Ok(Some(why));
         }

@@ -211,10 +211,13 @@ impl DomainRun {
         };
         let mut seen = read.iter().find(|v| v.id == id).cloned();
         let mut wait = Wait::new(self, d, false);
-        let mut said = false;
+        let (mut said, mut warned) = (false, false);
         let mut pause = Duration::from_millis(500);
         loop {
             let Some(v) = seen else { return Err(SourceEnd::Absent(format!("{id} does not exist"))) };
+            if let Some(by) = v.tag(tags::SUPERSEDED_BY).filter(|_| !std::mem::replace(&mut warned, true)) {
+                log::warn!("{}: {id} was moved: it has become {by}, and its own data is that of before", d.path);
+            }
             let facts = self.shared.facts();
             match volumes::standing(&v, &facts.instance_id, &facts.zone) {
                 Standing::Absent(why) => {

@@ -68,6 +68,7 @@ mod transport;
 mod volumes_attach;
 mod volumes_by_id;
 mod volumes_certain;
+mod volumes_copied;
 mod volumes_create;
 mod volumes_device;
 mod volumes_disk;

@@ -100,6 +100,9 @@ fn a_free_volume_of_another_zone_is_moved_here() {
     let other = lab.add_instance(InstanceSpec { zone: ELSEWHERE.into(), ..InstanceSpec::default() });
     lab.run(&good(), fast().on(&other)).ends(1, &["p: pool 'p' has no volume in eu-west-1b; m: all 1 volumes of pool"]);
     assert!(lab.attached(&other).is_empty());
+    // By its id it is to be had, and that is said.
+    let x = config(&volume("x", "/dev/xvdf", &format!(r#""volume-id": "{}""#, id(1))));
+    lab.run(&x, fast().on(&other)).ends(0, &[&format!("it has become {made}, and its own data is that of before")]);
 }
 
 #[test]
@@ -359,4 +362,15 @@ fn movers_of_a_pool_get_a_volume_each() {
     assert_eq!((lab.created().len(), offered(&lab).len(), snapshots(&lab)), (3, 3, 0));
     let by: std::collections::BTreeSet<String> = (1..=3).map(|n| lab.tag(&id(n), "superseded-by")).collect();
     assert_eq!(by, lab.created().into_iter().collect());
+}
+
+#[test]
+fn reads_that_lag_behind_do_not_end_a_move() {
+    let lab = lab();
+    lab.knobs(|k| (k.stale_ms, k.snapshot_invisible_ms, k.snapshot_ms) = (300, 300, 400));
+    let run = lab.run(&good(), fast());
+    run.ends(0, &[]);
+    lab.knobs(|k| k.stale_ms = 0);
+    is_moved(&lab, &run);
+    assert_eq!(lab.count("CreateSnapshot"), 1, "{run}");
 }
