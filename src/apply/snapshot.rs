@@ -317,12 +317,14 @@ impl DomainRun {
     ) -> Result<Snapshot, ApiError> {
         let frozen =
             freezing.then(|| freeze::freeze(&self.shared.root, &a.disk, &d.path, GUARDED, &scope.within(FROZEN)));
-        for not in frozen.iter().flat_map(|f| &f.not) {
-            self.say_once(&d.path, not, &format!("a file system is not frozen while a snapshot is made: {not}"));
-        }
         let end = self.shared.aws.create_snapshot(&scope.within(FROZEN), &a.volume_id, description, tags);
-        if let Some(frozen) = frozen {
-            frozen.thaw();
+        // Said only now: who knows what a log is written to.
+        let not = frozen.map(freeze::Frozen::thaw).unwrap_or_default();
+        // Who was stopped has not waited for it.
+        if !matches!(scope.check(), Err(Halt::Stopped(_))) {
+            for not in not {
+                self.say_once(&d.path, &not, &format!("a file system is not frozen while a snapshot is made: {not}"));
+            }
         }
         end
     }

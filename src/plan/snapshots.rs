@@ -45,10 +45,13 @@ pub(crate) fn due_in(newest: Option<&Snapshot>, every: Duration, now: OffsetDate
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn snapshot(id: &str, state: SnapshotState, seconds: i64) -> Snapshot {
+    pub(super) fn snapshot(id: &str, state: SnapshotState, seconds: i64) -> Snapshot {
         let tags = [(tags::DOMAIN, "d"), (tags::POOL_NAME, "p"), (tags::SNAPSHOT, "u")];
         Snapshot {
             id: id.to_owned(),
@@ -69,8 +72,7 @@ mod tests {
     #[test]
     fn only_what_has_all_of_our_tags_is_ours() {
         let done = SnapshotState::Completed;
-        let all: Vec<Snapshot> = (1..=5).map(|n| snapshot(&format!("s{n}"), done, n)).collect();
-        let mut all = all;
+        let mut all: Vec<Snapshot> = (1..=5).map(|n| snapshot(&format!("s{n}"), done, n)).collect();
         all[0].tags.pop();
         all[1].tags[0].1 = "e".to_owned();
         all[2].tags[1].1 = "q".to_owned();

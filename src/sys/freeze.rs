@@ -45,8 +45,7 @@ const TRIES: u32 = 600;
 #[derive(Debug)]
 pub(crate) struct Frozen {
     guard: Option<Guard>,
-    /// What is not frozen and why, for people.
-    pub(crate) not: Vec<String>,
+    not: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -180,9 +179,10 @@ fn what_we_write_to(root: &Root) -> Vec<u64> {
 }
 
 impl Frozen {
-    /// Thaws it all.
-    pub(crate) fn thaw(mut self) {
+    /// Thaws it all. What was not frozen, and why, for people.
+    pub(crate) fn thaw(mut self) -> Vec<String> {
         self.end();
+        std::mem::take(&mut self.not)
     }
 
     fn end(&mut self) {
@@ -191,13 +191,13 @@ impl Frozen {
         // By nobody's stop: what is frozen must be thawed.
         let scope = Scope::new(&guard.scope.clock, THAWING, None);
         if guard.has_heard(FROZEN) && !guard.hear(THAWED, &scope) {
-            log::warn!("the process that guards frozen file systems does not answer: thawing them ourselves");
             let (program, points) = (guard.program.clone(), guard.points.clone());
             let work = move || {
                 thaw(&program, &points, 1);
                 Ok(())
             };
             let _ = beside(&scope, Box::new(work));
+            log::warn!("the process that guards frozen file systems does not answer: we have thawed them ourselves");
         }
         // It has nothing more to do; if the disk keeps it, somebody must wait for it in the end.
         if !matches!(guard.child.try_wait(), Ok(Some(_))) {

@@ -197,14 +197,14 @@ fn copy(from: &Path, to: &Path, least: u64) -> Option<PathBuf> {
     let mut input = File::open(from).ok()?;
     let is_file = !to.exists() || fs::metadata(to).is_ok_and(|m| m.is_file());
     let mut output = File::options().write(true).create(is_file).truncate(is_file).open(to).ok()?;
-    let mut block = vec![0; 1 << 20];
+    let (mut block, zero) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = 0;
     loop {
         let n = input.read(&mut block).ok()?;
         if n == 0 {
             break;
         }
-        if !is_file || block[..n].iter().any(|b| *b != 0) {
+        if !is_file || block[..n] != zero[..n] {
             output.seek(SeekFrom::Start(at)).ok()?;
             output.write_all(&block[..n]).ok()?;
         }

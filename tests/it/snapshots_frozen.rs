@@ -34,10 +34,10 @@ fn running(snapshot: &str, how: How) -> Option<(Lab, Vec<Loop>, Running)> {
     Some((lab, loops, running))
 }
 
-/// A process that writes into a file of the disk, once.
-fn writer(lab: &Lab) -> Child {
+/// A process that writes into a file of what is mounted there, once.
+fn writer(point: &Path) -> Child {
     let script = "echo written > \"$1\"";
-    let file = data(lab).join("writer");
+    let file = point.join("writer");
     Command::new("sh").args(["-c", script, "sh"]).arg(file).stdin(Stdio::null()).spawn().unwrap()
 }
 
@@ -75,7 +75,7 @@ fn writes_wait_for_the_answer_and_what_was_written_is_in_it() {
     lab.knobs(|k| k.action_latency_ms = [("EC2:CreateSnapshot".to_owned(), 1500)].into());
     lab.server.world().notice(&lab.me, "terminate", 120);
     lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
-    let child = writer(&lab);
+    let child = writer(&data(&lab));
     lab.until("the write waits", || stands_still(&child));
     assert!(made(&lab).is_empty() || made(&lab).len() == 1);
     until_it_has_written(&lab, child);
@@ -95,12 +95,41 @@ fn writes_wait_for_the_answer_and_what_was_written_is_in_it() {
 }
 
 #[test]
+fn whatever_somebody_mounted_stands_still_too_and_what_is_mounted_twice_only_once() {
+    for (make, size) in [(&["mkfs.ext4", "-q", "-F"][..], 4), (&["mkfs.xfs", "-q"], 320), (&["mkfs.btrfs", "-q"], 120)]
+    {
+        let lab = real_lab();
+        let Some(disk) = Loop::blank(&lab, "disk1", size) else { return };
+        let device = disk.device.to_str().unwrap();
+        if run(make[0], &[&make[1..], &[device]].concat()).is_none() {
+            println!("skipped: no {}", make[0]);
+            continue;
+        }
+        lab.volume(VolumeSpec { backing: Some(disk.device.clone()), ..VolumeSpec::default().id(&id(1)) });
+        let running = started(&lab, &text(&x(1, ON)).replace("printf last |", "true ||"), How::default());
+        let (point, second) = (lab.dir.join("mnt"), lab.dir.join("again"));
+        fs::create_dir(&second).unwrap();
+        assert!(Command::new("mount").arg(device).arg(&point).status().unwrap().success());
+        assert!(Command::new("mount").arg("--bind").arg(&point).arg(&second).status().unwrap().success());
+        lab.knobs(|k| k.action_latency_ms = [("EC2:CreateSnapshot".to_owned(), 1500)].into());
+        lab.server.world().notice(&lab.me, "terminate", 120);
+        lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
+        let child = writer(&point);
+        lab.until("the write waits", || stands_still(&child));
+        until_it_has_written(&lab, child);
+        let end = running.wait(&lab);
+        end.ends(0, &["is begun (interrupted)", "is released"]);
+        assert!(!end.log.contains("not frozen") && mounts(&lab.dir).is_empty(), "{end}");
+    }
+}
+
+#[test]
 fn if_we_are_killed_meanwhile_it_is_thawed() {
     let Some((lab, _loops, running)) = running(ON, How::default()) else { return };
     lab.fault(Fault::every("EC2:CreateSnapshot", FaultKind::Hang(60_000)));
     lab.server.world().notice(&lab.me, "terminate", 120);
     lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
-    let child = writer(&lab);
+    let child = writer(&data(&lab));
     lab.until("the write waits", || stands_still(&child));
     running.signal("KILL");
     until_it_has_written(&lab, child);
@@ -114,12 +143,12 @@ fn if_its_guard_is_killed_meanwhile_it_is_thawed() {
     lab.knobs(|k| k.action_latency_ms = [("EC2:CreateSnapshot".to_owned(), 1500)].into());
     lab.server.world().notice(&lab.me, "terminate", 120);
     lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
-    let child = writer(&lab);
+    let child = writer(&data(&lab));
     lab.until("the write waits", || stands_still(&child));
     let guard = guard_of(running.child.id()).expect("a guard");
     assert!(Command::new("kill").args(["-KILL", &guard.to_string()]).status().unwrap().success());
     until_it_has_written(&lab, child);
-    running.wait(&lab).ends(0, &["thawing them ourselves", "is begun (interrupted)", "is released"]);
+    running.wait(&lab).ends(0, &["we have thawed them ourselves", "is begun (interrupted)", "is released"]);
     clean_up(&lab);
 }
 
@@ -129,7 +158,7 @@ fn if_both_are_killed_the_next_run_thaws() {
     lab.fault(Fault::first("EC2:CreateSnapshot", 1, FaultKind::Hang(60_000)));
     lab.server.world().notice(&lab.me, "terminate", 120);
     lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
-    let child = writer(&lab);
+    let child = writer(&data(&lab));
     lab.until("the write waits", || stands_still(&child));
     let guard = guard_of(running.child.id()).expect("a guard");
     let both = ["-KILL".to_owned(), guard.to_string(), running.child.id().to_string()];
@@ -152,7 +181,7 @@ fn an_answer_that_never_comes_keeps_it_frozen_for_a_moment_only() {
     lab.fault(Fault::every("EC2:CreateSnapshot", FaultKind::Hang(60_000)));
     lab.server.world().notice(&lab.me, "terminate", 120);
     lab.until("it is asked for", || lab.count("CreateSnapshot") == 1);
-    let child = writer(&lab);
+    let child = writer(&data(&lab));
     lab.until("the write waits", || stands_still(&child));
     until_it_has_written(&lab, child);
     running.wait(&lab).ends(0, &["cannot make a snapshot of", "unmounted ", "is released"]);
@@ -185,7 +214,7 @@ fn what_somebody_else_has_frozen_stays_so() {
     assert!(run("fsfreeze", &["--freeze", point]).is_some());
     running.signal("TERM");
     let end = running.wait(&lab);
-    let child = writer(&lab);
+    let child = writer(&data(&lab));
     lab.until("the write waits", || stands_still(&child));
     assert!(run("fsfreeze", &["--unfreeze", point]).is_some(), "{end}");
     until_it_has_written(&lab, child);

@@ -49,6 +49,8 @@ const WHOLE: &str = r#"// A whole one.
   "$schema": "any", "x-note": {"any": [1, null]},
   "set-hostname": "node-{ami-i}.example.com",
   "timeout": 90.5,
+  "on-failure": { "action": "retry", "attempts": 3, "backoff": 1.5, "then": { "action": "reboot", "limit": 2, "then": "poweroff" } },
+  "lifecycle-hook": [ { "name": "up", "group": "g", "on": "launching" } ],
   "interrupt-detection": { "detect": "poll", "options": { "interval": 2 } },
   "domains": {
     "a.example": {
