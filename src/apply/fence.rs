@@ -11,30 +11,44 @@ use crate::config::VolumeDirective;
 use crate::plan::waiting::{self, Held};
 use crate::scope::Scope;
 
+/// What a fence came to.
+pub(super) enum Fenced {
+    /// The volume is on its way, or may be.
+    Yes,
+    /// It is held by somebody else by now, or its holder runs again.
+    NoMore,
+    /// EC2 would not do it now; why.
+    Refused(String),
+}
+
 impl DomainRun {
-    /// Detaches `h` from its holder if that is still over. Whether the volume may come free by it.
-    pub(super) fn fence(&self, d: &VolumeDirective, h: &Held, scope: &Scope) -> Result<bool, Failure> {
+    /// Detaches `h` from its holder if that is still over.
+    pub(super) fn fence(&self, d: &VolumeDirective, h: &Held, scope: &Scope) -> Result<Fenced, Failure> {
         let (id, holder) = (h.volume_id.as_str(), h.holder.as_str());
         let what = format!("detach {id} from {holder} (fence)");
         let facts = self.shared.facts();
         let now = self.describe(scope, id)?;
         let still = waiting::held(now.iter(), &facts.instance_id, &facts.zone);
         if still.first() != Some(h) {
-            return Ok(false);
+            return Ok(Fenced::NoMore);
         }
         let states = self.shared.aws.describe_instances(scope, &[holder]).map_err(|e| Failure::api(&what, &e))?;
         let Some((_, state)) = states.into_iter().find(|(i, state)| i == holder && state.is_over()) else {
-            return Ok(false);
+            return Ok(Fenced::NoMore);
         };
         log::warn!("{}: {id} is held by {holder}, which is {}: detaching it (fence)", d.path, state.name());
         self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": holder }));
         match self.shared.aws.detach_volume(scope, id, holder) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Fenced::Yes),
             // Somebody else did it, or EC2 itself.
-            Err(e) if e.class() == Class::Gone => Ok(true),
-            Err(e) if matches!(e.class(), Class::Ambiguous | Class::TooEarly | Class::Conflict) => {
-                log::warn!("{}: it is not certain that {id} is being detached from {holder}: {e}", d.path);
-                Ok(e.may_have_worked())
+            Err(e) if e.class() == Class::Gone => Ok(Fenced::Yes),
+            Err(e) if e.may_have_worked() && scope.check().is_ok() => {
+                log::warn!("{}: nobody knows whether {id} is being detached from {holder}: {e}", d.path);
+                Ok(Fenced::Yes)
+            }
+            Err(e) if matches!(e.class(), Class::TooEarly | Class::Conflict) => {
+                log::warn!("{}: cannot {what}: {e}", d.path);
+                Ok(Fenced::Refused(format!("cannot {what}: {e}")))
             }
             Err(e) => Err(Failure::api(&what, &e)),
         }

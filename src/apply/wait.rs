@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use super::fence::Fenced;
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::ec2::Volume;
@@ -29,6 +30,8 @@ const REMIND: Duration = Duration::from_secs(60);
 const POOL_NEWS: Duration = Duration::from_secs(10);
 /// How long reads may still show what a fence has ended; then it is tried again.
 const FENCING: Duration = Duration::from_secs(20);
+/// How many looks in a row must miss a volume that was there.
+const MISSED: u32 = 3;
 /// How often a directive fences.
 const FENCES: u32 = 3;
 
@@ -80,6 +83,10 @@ pub(super) struct Wait<'a> {
     /// What was fenced, and when.
     fenced: Option<(Held, Tick)>,
     fences: u32,
+    /// What kept a fence from freeing a volume.
+    trouble: Option<(Held, String)>,
+    /// Why a fence does not know what it needs to.
+    unknown: Option<String>,
 }
 
 impl<'a> Wait<'a> {
@@ -99,6 +106,8 @@ impl<'a> Wait<'a> {
             states: States::new(),
             fenced: None,
             fences: 0,
+            trouble: None,
+            unknown: None,
         }
     }
 
@@ -131,15 +140,27 @@ impl<'a> Wait<'a> {
             && let Some(h) = waiting::to_fence(held, &self.states, &me)
         {
             self.fences += 1;
-            if self.run.fence(self.d, h, scope)? {
-                self.fenced = Some((h.clone(), self.now()));
-                return Ok(Turn::Again);
-            }
+            let end = self.run.fence(self.d, h, scope)?;
             self.asked = None;
+            match end {
+                Fenced::Yes => {
+                    let why = format!("{} stays attached to {}, from which it was detached", h.volume_id, h.holder);
+                    self.trouble = Some((h.clone(), why));
+                    self.fenced = Some((h.clone(), self.now()));
+                    return Ok(Turn::Again);
+                }
+                Fenced::Refused(why) => self.trouble = Some((h.clone(), why)),
+                Fenced::NoMore => drop(self.states.remove(&h.holder)),
+            }
         }
         let text = text(&self.states);
         let (waited, wait) = (self.now().since(since), self.d.claiming.wait.unwrap_or_default());
         if waited >= wait {
+            // A dead holder may have it still, and the data with it: not a reason for another volume.
+            let stuck = self.trouble.take().filter(|(h, _)| held.contains(h)).map(|(_, why)| why);
+            if let Some(why) = stuck.or(self.unknown.take()) {
+                return Err(Failure::new(format!("{text}; {why}")));
+            }
             return Ok(Turn::Over(if wait.is_zero() {
                 text
             } else {
@@ -203,7 +224,7 @@ impl<'a> Wait<'a> {
         self.asked = Some((ids, self.now()));
         let failed = |e| Failure::api("tell in what state the instance is that holds the volume", e);
         match answer {
-            Ok(states) => self.states = states.into_iter().collect(),
+            Ok(states) => (self.states, self.unknown) = (states.into_iter().collect(), None),
             Err(e) if e.class() == Class::Denied && fence => return Err(failed(&e)),
             Err(e) if e.class() == Class::Denied => {
                 if !looks.denied.swap(true, Ordering::Relaxed) {
@@ -213,7 +234,9 @@ impl<'a> Wait<'a> {
             // The next one comes in time.
             Err(e) => {
                 scope.check().map_err(|h| Failure::halted(failed(&e), h))?;
-                log::info!("{}: {}", self.d.path, failed(&e));
+                let why = failed(&e).text;
+                log::info!("{}: {why}", self.d.path);
+                self.unknown = Some(why).filter(|_| fence);
             }
         }
         Ok(())
@@ -224,9 +247,15 @@ impl<'a> Wait<'a> {
         self.fresh_after = self.now();
     }
 
-    /// Looks at the volume `id`.
+    /// Looks at the volume `id`, which was there before: one look that does not find it proves nothing.
     pub(super) fn look_at(&mut self, id: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
-        Ok(self.look(Some(id), scope)?.iter().find(|v| v.id == id).cloned())
+        for _ in 0..MISSED {
+            if let Some(v) = self.look(Some(id), scope)?.iter().find(|v| v.id == id) {
+                return Ok(Some(v.clone()));
+            }
+            self.pause(Duration::from_secs(1), &format!("cannot find {id} any more"), scope)?;
+        }
+        Ok(None)
     }
 
     /// Looks at the volumes of the domain.

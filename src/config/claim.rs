@@ -1,6 +1,6 @@
 //! `wait`, `fence` and `max-per-instance` of an `attach-volume` directive: what it does where a volume is another's.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::json5::Value;
@@ -59,7 +59,15 @@ fn most(r: &mut Reader, o: &Object<'_>) -> Option<usize> {
 
 /// What the directives of a domain say of its pools: pool to how many, and who says so.
 #[derive(Debug, Default)]
-pub(super) struct Agreed(HashMap<String, (usize, String)>);
+pub(super) struct Agreed(BTreeMap<String, Said>);
+
+/// What was said of a pool first.
+#[derive(Debug)]
+struct Said {
+    most: usize,
+    path: String,
+    at: usize,
+}
 
 impl Agreed {
     /// Those that name one pool must say the same of it.
@@ -68,12 +76,24 @@ impl Agreed {
             return;
         };
         match self.0.get(pool) {
-            Some((first, path)) if *first != most => {
-                let text = format!("is not what {path} says of pool {}: {first}", quoted(pool));
+            Some(said) if said.most != most => {
+                let text = format!("is not what {} says of pool {}: {}", said.path, quoted(pool), said.most);
                 r.problem(&o.path_of("max-per-instance"), node.at, text);
             }
             Some(_) => {}
-            None => drop(self.0.insert(pool.clone(), (most, o.path.clone()))),
+            None => drop(self.0.insert(pool.clone(), Said { most, path: o.path.clone(), at: node.at })),
+        }
+    }
+
+    /// Says where the directives want more than they may have.
+    pub(super) fn finish(self, r: &mut Reader, all: &[VolumeDirective]) {
+        for (pool, said) in self.0 {
+            let wanted = all.iter().filter(|d| d.pool_name.as_ref() == Some(&pool)).count();
+            if wanted > said.most {
+                let text =
+                    format!("is less than the {wanted} directives of pool {}: not all can succeed", quoted(&pool));
+                r.warn(&format!("{}.max-per-instance", said.path), said.at, text);
+            }
         }
     }
 }

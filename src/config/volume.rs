@@ -88,6 +88,7 @@ pub(super) fn directives(r: &mut Reader, domain: &Object<'_>, devices: &mut Devi
         }
         directives.push(directive);
     }
+    agreed.finish(r, &directives);
     directives
 }
 

@@ -150,17 +150,46 @@ fn a_lost_answer_of_the_detachment_is_ridden_out() {
 }
 
 #[test]
-fn one_that_does_not_let_go_is_fenced_a_few_times_and_then_given_up() {
-    let (lab, _) = kept("terminated");
+fn one_that_does_not_let_go_is_fenced_a_few_times_and_then_it_fails() {
+    let (lab, other) = kept("terminated");
     let kind = FaultKind::Custom {
         status: 400,
         code: "IncorrectInstanceState".into(),
         message: "The instance is in a state that does not fit".into(),
     };
     lab.fault(Fault::every("DetachVolume", kind));
-    let run = lab.run(&p(&format!("wait: 200, {FENCE}")), once().rate(100));
-    run.ends(1, &["it is not certain that", "IncorrectInstanceState", "waited 200 s"]);
-    assert_eq!(lab.count("DetachVolume"), 3, "{run}");
+    let run = lab.run(&x(&format!("wait: 200, {FENCE}")), once().rate(100));
+    let why = format!("which is terminated; cannot detach {} from {other} (fence): IncorrectInstanceState", id(1));
+    run.ends(1, &[&why]);
+    // Its data is there still: no new one.
+    assert_eq!((lab.count("DetachVolume"), lab.count("CreateVolume")), (3, 0), "{run}");
+
+    // The same where EC2 says yes and nothing comes of it.
+    let (lab, other) = kept("terminated");
+    lab.server.world().hold(&id(1));
+    lab.fault(Fault::every("DetachVolume", FaultKind::ErrorAfter500));
+    let run = lab.start(&x(&format!("wait: 100, {FENCE}")), once().rate(50));
+    run.says(&lab, "nobody knows whether");
+    lab.until("busy", || lab.server.world().volume(&id(1)).unwrap().attachments[0].state == "busy");
+    let run = run.wait(&lab);
+    run.ends(1, &[&format!("{} stays attached to {other}, from which it was detached", id(1))]);
+    assert_eq!((lab.count("DetachVolume"), lab.count("CreateVolume")), (3, 0), "{run}");
+}
+
+#[test]
+fn what_is_not_known_is_no_reason_for_another_volume() {
+    for rest in [FENCE.to_owned(), format!("wait: 20, {FENCE}")] {
+        let (lab, _) = kept("terminated");
+        lab.fault(Fault::every("DescribeInstances", FaultKind::Throttle));
+        let run = lab.run(&x(&rest), once().rate(20));
+        run.ends(1, &["cannot tell in what state the instance is that holds the volume"]);
+        assert!(lab.server.writes().is_empty(), "{run}");
+        // As soon as it is known again, it goes on.
+        let (lab, other) = kept("terminated");
+        lab.fault(Fault::first("DescribeInstances", 2, FaultKind::Throttle));
+        let run = lab.run(&x(&rest), once().rate(20));
+        fenced(&lab, &other, &run);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::disks::{config, directive, id, timed, volume};
 use crate::fakeaws::{Fault, FaultKind, VolumeSpec};
-use crate::lab::{Lab, Running, once};
+use crate::lab::{How, Lab, Running, once};
 
 /// A directive for volume 1 as /dev/xvdf.
 fn x(source: &str, rest: &str) -> String {
@@ -155,11 +155,35 @@ fn what_waiting_does_not_mend_is_not_waited_for() {
 }
 
 #[test]
+fn a_look_that_misses_the_volume_proves_nothing() {
+    let (lab, _) = held();
+    let run = lab.start(&config(&x("xc", "wait: 300")), once().rate(20));
+    run.says(&lab, "waiting up to 300 s");
+    let hide = |until: u64| lab.server.world().volumes.get_mut(&id(1)).unwrap().visible_at_ms = until;
+    hide(1 << 40);
+    looks(&lab, 1);
+    hide(0);
+    looks(&lab, 4);
+    assert_eq!(lab.count("CreateVolume"), 0);
+    lab.set_attachment(&id(1), "detaching", 20);
+    gets(&lab, run, "x");
+
+    // Gone for good, it is.
+    let (lab, _) = held();
+    let run = lab.start(&config(&x("xc", "wait: 300")), once().rate(20));
+    run.says(&lab, "waiting up to 300 s");
+    lab.server.world().volumes.remove(&id(1));
+    let run = run.wait(&lab);
+    run.ends(0, &[&format!("{} does not exist", id(1))]);
+    assert_eq!(lab.created().len(), 1, "{run}");
+}
+
+#[test]
 fn a_wait_ends_with_the_run() {
     for (interrupted, text) in [(false, "stopped by a signal"), (true, "stopped by an interruption notice")] {
         for directive in [x("xc", "wait: 500"), p("pc", "/dev/xvdf", "wait: 500")] {
             let (lab, _) = held();
-            let run = lab.start(&config(&directive), crate::lab::How::default().rate(20));
+            let run = lab.start(&config(&directive), How::default().rate(20));
             run.says(&lab, "waiting up to 500 s");
             if interrupted {
                 lab.server.world().notice(&lab.me, "terminate", 120);
@@ -274,6 +298,56 @@ fn of_two_that_wait_one_gets_it_and_the_other_waits_on() {
     }
     assert_eq!(lab.lines("seen").len(), 2);
     assert!(lab.count("AttachVolume") <= 6);
+}
+
+#[test]
+fn one_daemon_hands_its_volume_to_another_that_waits() {
+    for source in ["x", "p"] {
+        let lab = Lab::new();
+        let heir = lab.neighbour();
+        lab.volume(VolumeSpec::pool("d", "p").id(&id(1)));
+        let rest = r#"wait: 300, release: ["interrupted"]"#;
+        let text = config(&if source == "x" { x("xc", rest) } else { p("pc", "/dev/xvdf", rest) });
+        let first = lab.start(&text, How::default());
+        first.says(&lab, "watching for interruptions");
+        let second = lab.start(&text, once().rate(10).on(&heir));
+        second.says(&lab, &format!("held by {}, which is running", lab.me));
+        lab.server.world().notice(&lab.me, "terminate", 120);
+        first.wait(&lab).ends(0, &["is released"]);
+        second.wait(&lab).ends(0, &[&format!("{} attached as /dev/xvdf", id(1))]);
+        assert_eq!(lab.seen(), [format!("{} true {source} p", id(1)), format!("{} true {source} p", id(1))]);
+        assert_eq!((lab.count("CreateVolume"), lab.tag(&id(1), "owner")), (0, heir));
+    }
+}
+
+#[test]
+fn a_crowd_that_waits_for_few_volumes_gets_one_each() {
+    let lab = Lab::new();
+    let other = lab.neighbour();
+    let pool: Vec<String> = (1..=5).map(id).collect();
+    for (n, v) in (0..).zip(&pool) {
+        lab.volume(VolumeSpec::pool("d", "p").id(v).attached(&other, &format!("/dev/xvd{}", char::from(b'f' + n))));
+    }
+    let crowd: Vec<String> = (0..8).map(|_| lab.neighbour()).collect();
+    let text = config(&p("p", "/dev/xvdf", "wait: 60"));
+    let runs: Vec<_> = crowd.iter().map(|i| lab.start(&text, once().rate(10).on(i))).collect();
+    for run in &runs {
+        run.says(&lab, "waiting up to 60 s");
+    }
+    for v in &pool {
+        lab.set_attachment(v, "detaching", 100);
+    }
+    let mut won = 0;
+    for (run, instance) in runs.into_iter().zip(&crowd) {
+        let run = run.wait(&lab);
+        run.ends(if lab.attached(instance).len() == 1 { 0 } else { 1 }, &[]);
+        won += usize::from(run.code == 0);
+        assert!(run.code == 0 || run.log.contains("all 5 volumes of pool 'p' in eu-west-1a are taken"), "{run}");
+    }
+    let claims = lab.count("AttachVolume");
+    println!("{claims} AttachVolume calls of 8 for 5 volumes, {} looks", lab.count("DescribeVolumes"));
+    assert_eq!(won, 5);
+    assert!(claims <= 40, "{claims}");
 }
 
 #[test]

@@ -162,6 +162,7 @@ mod tests {
         );
         let (states, next) = parse(page.as_bytes()).unwrap();
         assert_eq!((states.len(), next.as_deref()), (7, Some("n")));
+        assert!(xml::split(&page, "reservationSet").is_some());
         for (id, state) in &states[..6] {
             assert_eq!(*id, format!("i-{}", state.name()));
         }
@@ -176,3 +177,6 @@ mod tests {
         assert_eq!(parse(odd.as_bytes()).unwrap(), (vec![], None));
     }
 }
+
+#[cfg(test)]
+mod properties;

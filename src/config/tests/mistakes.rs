@@ -413,7 +413,11 @@ fn mistakes_in_waiting() {
         "domains.\"a\".attach-volume[1].max-per-instance: is not what domains.\"a\".attach-volume[0] says of pool \
          \"q\": 2"
     );
-    assert!(load(&two(2, 2)).is_ok());
+    assert!(load(&two(2, 2)).unwrap().warnings.is_empty());
+    let warnings = load(&two(1, 1)).unwrap().warnings;
+    let want = "max-per-instance: line 1, column ";
+    assert!(warnings.len() == 1 && warnings[0].contains(want), "{warnings:?}");
+    assert!(warnings[0].ends_with("is less than the 2 directives of pool \"q\": not all can succeed"), "{warnings:?}");
 }
 
 #[test]
