@@ -42,12 +42,12 @@ fn of_imds(e: ImdsError) -> Failure {
 }
 
 impl Shared {
-    /// `new` is a public address of the first interface from now on, and `old` is none any more.
-    fn change_address(&self, old: Option<&str>, new: Option<&str>) {
+    /// `new` is a public address of the first interface from now on, and `old` are none any more.
+    fn change_address(&self, old: &[String], new: Option<&str>) {
         let mut facts = self.facts.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut changed = (**facts).clone();
         for list in [&mut changed.primary_ipv4, &mut changed.all_ipv4] {
-            list.retain(|a| Some(a.as_str()) != old && Some(a.as_str()) != new);
+            list.retain(|a| !old.contains(a) && Some(a.as_str()) != new);
             if let Some(new) = new {
                 list.insert(0, new.to_owned());
             }
@@ -73,7 +73,7 @@ impl DomainRun {
         let shared = &self.shared;
         let (imds, facts) = (&shared.imds, shared.facts());
         let at = imds.first_interface(scope).map_err(of_imds)?;
-        let old = imds.public_address_of(scope, &at, &facts.primary_ipv4).map_err(of_imds)?;
+        let old = imds.replaced(scope, &at, &facts.primary_ipv4).map_err(of_imds)?;
         let filters = addresses::filters(&d.choice, &self.config.name);
         let waiting = d.wait.map(|wait| scope.within(wait));
         let mut said = false;
@@ -83,7 +83,7 @@ impl DomainRun {
             if let Some(a) = all.iter().find(here) {
                 log::info!("{}: {} ({}) is here already", d.path, a.public_ip, a.allocation_id);
                 self.take_up_address(d, a);
-                self.has_address(d, a, &at, a.association_id.clone().unwrap_or_default(), old.as_deref());
+                self.has_address(d, a, &at, a.association_id.clone().unwrap_or_default(), &old);
                 return Ok(());
             }
             let mut lost = false;
@@ -92,7 +92,7 @@ impl DomainRun {
                     Claim::Ours(association) => {
                         let what = format!("{} ({}) is associated with {}", a.public_ip, a.allocation_id, at.id);
                         log::info!("{}: {what}", d.path);
-                        self.has_address(d, a, &at, association, old.as_deref());
+                        self.has_address(d, a, &at, association, &old);
                         return Ok(());
                     }
                     Claim::Lost(why) => {
@@ -244,7 +244,7 @@ impl DomainRun {
         Ok(Claim::Ours(association))
     }
 
-    fn has_address(&self, d: &AddressDirective, a: &Address, at: &Interface, association: String, old: Option<&str>) {
+    fn has_address(&self, d: &AddressDirective, a: &Address, at: &Interface, association: String, old: &[String]) {
         self.shared.change_address(old, Some(&a.public_ip));
         *lock(&self.address) = Some(hold(d, a, at, Some(association)));
     }
@@ -329,7 +329,7 @@ impl DomainRun {
                 return Err(format!("{what} stays associated with {}: {why}{maybe}", h.interface));
             }
         }
-        self.shared.change_address(Some(&h.public_ip), None);
+        self.shared.change_address(std::slice::from_ref(&h.public_ip), None);
         self.forget_address();
         Ok(())
     }

@@ -22,6 +22,8 @@ use crate::scope::Scope;
 
 /// Those that come up at the same time find the same dead: one of them is first.
 const SPREAD: Duration = Duration::from_secs(5);
+/// How often a DELETE with an unclear end is looked at.
+const TRIES: usize = 4;
 /// After this an instance that EC2 does not know is looked for again: reads lag behind.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
 
@@ -135,22 +137,33 @@ impl DomainRun {
     }
 
     fn sweep_name(&self, c: &Crowd, gone: &Gone, scope: &Scope) {
+        let mut pause = Duration::from_millis(500);
+        for _ in 0..TRIES {
+            if self.sweep_once(c, gone, scope) || scope.sleep(pause).is_err() {
+                break;
+            }
+            pause *= 2;
+        }
+    }
+
+    /// `false`: nobody knows what came of it.
+    fn sweep_once(&self, c: &Crowd, gone: &Gone, scope: &Scope) -> bool {
         let why = |set: &RecordSet| gone.get(set.set_identifier.as_ref()?).filter(|state| c.missing || state.is_some());
         if !c.others.iter().any(|set| why(set).is_some()) {
-            return;
+            return true;
         }
         // Another one may have been first.
         let now = match self.shared.aws.list_record_sets(scope, &c.zone, &c.name) {
             Ok(now) => now,
             Err(e) => {
                 log::warn!("{}: the records of instances that are gone are not swept: {e}", c.key);
-                return;
+                return true;
             }
         };
         let still = |set: &&RecordSet| why(set).is_some() && c.others.iter().any(|o| o.same_content(set));
         let dead: Vec<&RecordSet> = now.iter().filter(still).collect();
         if dead.is_empty() {
-            return;
+            return true;
         }
         let pieces: Vec<_> = dead.iter().map(|set| vec![Change::delete((*set).clone())]).collect();
         let changes: Vec<_> = pieces.iter().flatten().map(Change::to_json).collect();
@@ -159,6 +172,7 @@ impl DomainRun {
             json!({ "HostedZoneId": c.zone, "ChangeBatch": { "Changes": changes } }),
         );
         let ends = self.shared.zones.submit(&self.shared.aws, &c.zone, pieces, scope);
+        let mut clear = true;
         for (set, end) in dead.into_iter().zip(ends) {
             let what = format!("{} {} {}", c.name, set.kind, set.values.join(" "));
             let id = set.set_identifier.as_deref().unwrap_or_default();
@@ -167,11 +181,16 @@ impl DomainRun {
                     let state = why(set).copied().flatten().map_or("not known to EC2", InstanceState::name);
                     log::info!("{}: {what} is deleted: {id} is {state}", c.key);
                 }
+                Err(e) if e.class() == Class::Ambiguous => {
+                    log::debug!("{}: {what} of {id}: looking again: {e}", c.key);
+                    clear = false;
+                }
                 Err(e) if e.class() == Class::Conflict => log::debug!("{}: {what} of {id} is gone already: {e}", c.key),
                 Err(e) => {
                     log::warn!("{}: {}", c.key, Failure::api(&format!("delete {what} of {id}, which is gone"), &e))
                 }
             }
         }
+        clear
     }
 }

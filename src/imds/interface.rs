@@ -22,21 +22,21 @@ impl Imds {
         Ok(Interface { mac, id, private_ip })
     }
 
-    /// Which of these public addresses stands for the interface's first private one now.
-    pub(crate) fn public_address_of(
+    /// Which of these public addresses are none of the interface's once its first private address has another one: the one
+    /// that stands for it now, and those that are gone since they were read.
+    pub(crate) fn replaced(
         &self,
         scope: &Scope,
         interface: &Interface,
         publics: &[String],
-    ) -> Result<Option<String>, ImdsError> {
+    ) -> Result<Vec<String>, ImdsError> {
+        let mut replaced = Vec::new();
         for public in publics {
             let leaf = format!("network/interfaces/macs/{}/ipv4-associations/{public}", interface.mac);
-            let private = self.get(scope, &leaf)?.unwrap_or_default();
-            if private.lines().any(|l| l.trim() == interface.private_ip) {
-                return Ok(Some(public.clone()));
-            }
+            let stays = self.get(scope, &leaf)?.is_some_and(|text| text.trim() != interface.private_ip);
+            replaced.extend((!stays).then(|| public.clone()));
         }
-        Ok(None)
+        Ok(replaced)
     }
 
     /// The first line of a leaf that every instance with an IPv4 address has.

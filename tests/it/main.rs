@@ -8,6 +8,7 @@ mod kit;
 mod lab;
 
 mod addresses;
+mod addresses_matrix;
 mod blocks;
 mod cli;
 mod clocks;
