@@ -374,3 +374,16 @@ fn reads_that_lag_behind_do_not_end_a_move() {
     is_moved(&lab, &run);
     assert_eq!(lab.count("CreateSnapshot"), 1, "{run}");
 }
+
+#[test]
+fn the_permissions_of_the_readme_suffice() {
+    let lab = lab();
+    let ec2 = ["DescribeVolumes", "AttachVolume", "DetachVolume", "CreateTags", "DeleteTags", "CreateVolume"];
+    let more = ["DescribeSnapshots", "CreateSnapshot", "DeleteSnapshot"];
+    let all: Vec<String> = ec2.iter().chain(&more).map(|a| format!("EC2:{a}")).collect();
+    lab.server.world().allow_only(all.iter().map(String::as_str));
+    let run = lab.run(&good(), fast());
+    run.ends(0, &[]);
+    is_moved(&lab, &run);
+    assert!(!run.log.contains("allow ec2:"), "{run}");
+}
