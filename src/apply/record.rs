@@ -143,9 +143,10 @@ impl DomainRun {
     /// After an attempt that failed: where others may have come between, or nobody knows what came of it, a look and
     /// another plan; else that is the end.
     fn write_again(&self, d: &RecordDirective, mut plan: Plan, mut e: ApiError, scope: &Scope) -> Result<(), Failure> {
-        let shared_name = d.policy == RecordPolicy::Multivalue;
         for _ in 0..TRIES {
-            if !(e.class() == Class::Ambiguous || shared_name && e.class() == Class::Conflict) {
+            // A simple record is all UPSERTs: these were repeated already.
+            let again = d.policy == RecordPolicy::Multivalue && matches!(e.class(), Class::Ambiguous | Class::Conflict);
+            if !again {
                 break;
             }
             log::info!("{}: looking again: {e}", d.path);
