@@ -80,6 +80,9 @@ pub(super) struct Wait<'a> {
     said: (String, Tick),
     asked: Option<(Vec<String>, Tick)>,
     states: States,
+    /// What others had at the last look, and when one of them announced that it lets go.
+    seen: Vec<Held>,
+    announced: Option<Tick>,
     /// What was fenced, and when.
     fenced: Option<(Held, Tick)>,
     fences: u32,
@@ -104,6 +107,8 @@ impl<'a> Wait<'a> {
             said: (String::new(), now),
             asked: None,
             states: States::new(),
+            seen: Vec::new(),
+            announced: None,
             fenced: None,
             fences: 0,
             trouble: None,
@@ -169,7 +174,14 @@ impl<'a> Wait<'a> {
         }
         let limit = format!("{} s", wait.as_secs_f64());
         self.report(&text, &format!("waiting up to {limit}"), &format!("waited {} s of {limit}", waited.as_secs()));
-        let pause = waiting::quiet_pause(&me, self.looks).min(wait - waited);
+        if let Some(h) = waiting::used_anew(&self.seen, held) {
+            log::debug!("{}: {} wrote a new time of use on {}: it may let go", self.d.path, h.holder, h.volume_id);
+            self.announced = Some(self.now());
+        }
+        self.seen = held.to_vec();
+        let soon = self.announced.and_then(|at| waiting::soon_pause(self.now().since(at), random::fraction()));
+        let quiet = waiting::quiet_pause(&me, self.looks);
+        let pause = soon.map_or(quiet, |soon| soon.max(self.took).min(quiet)).min(wait - waited);
         self.looks += 1;
         self.pause(pause, &text, scope)?;
         Ok(Turn::Again)

@@ -171,7 +171,16 @@ impl Domain {
             Time::Announced(_) => None,
             Time::Unhurried(each) => Some(each),
         };
-        let well = self.run_commands(event, &commands, default);
+        // Beside them, since what follows them is short.
+        let announces = self.tasks(event).volumes && self.config.exec.iter().any(|b| b.runs_on(event));
+        let ends = parallel::map(1 + usize::from(announces), |i| match i {
+            0 => self.run_commands(event, &commands, default),
+            _ => {
+                self.run.announce_release(event, &unmount);
+                true
+            }
+        });
+        let well = ends.into_iter().all(|well| well);
         if stop.is_some_and(|s| s.get().is_some()) {
             // Another way out begins, with commands and releases of its own.
             return well;

@@ -18,6 +18,9 @@ use crate::parallel;
 use crate::plan::way_out;
 use crate::scope::{Scope, StopReason};
 
+/// How long the messages that tell of a failure wait for those that told of the event.
+const FIRST_MESSAGES: Duration = Duration::from_secs(3);
+
 impl Daemon {
     /// `failed` for all: the end of the run.
     pub(super) fn fail(&self, all: &[&Arc<Domain>], left: &[String]) -> Outcome {
@@ -127,11 +130,33 @@ impl Daemon {
         let hurry = (event == Event::Terminating).then_some(&self.hurry);
         let ends = each(all, |d| d.leave(event, Time::Announced(budget), hurry));
         let hurried = hurry.is_some_and(|h| h.get().is_some());
-        for (d, _) in all.iter().zip(&ends).filter(|(_, well)| !**well && !hurried) {
-            background.extend(d.send_messages(event, &Scope::new(clock, way_out::LEAST, None)));
+        if !hurried {
+            background.extend(self.tell_of_failures(all, &ends, event, way_out::LEAST, &background));
         }
         join(background);
         ends.iter().all(|well| *well)
+    }
+}
+
+impl Daemon {
+    /// A second message of `event` for each domain in which something failed: after its `first` ones, if these do not
+    /// take long.
+    pub(super) fn tell_of_failures(
+        &self,
+        all: &[&Arc<Domain>],
+        ends: &[bool],
+        event: Event,
+        budget: Duration,
+        first: &[JoinHandle<()>],
+    ) -> Vec<JoinHandle<()>> {
+        let clock = &self.context.shared.clock;
+        let failed = || all.iter().zip(ends).filter(|(_, well)| !**well);
+        let patience = Scope::new(clock, FIRST_MESSAGES, None);
+        while failed().count() > 0
+            && first.iter().any(|t| !t.is_finished())
+            && patience.sleep(Duration::from_millis(10)).is_ok()
+        {}
+        failed().flat_map(|(d, _)| d.send_messages(event, &Scope::new(clock, budget, None))).collect()
     }
 }
 

@@ -72,14 +72,14 @@ impl Daemon {
         };
         *lock(&self.context.happening) = Some(notice);
         let messages = Scope::new(clock, MESSAGES, None);
-        background.extend(all.iter().flat_map(|d| d.send_messages(event, &messages)));
+        let first: Vec<_> = all.iter().flat_map(|d| d.send_messages(event, &messages)).collect();
         let ends = each(&all, |d| d.leave(event, time, Some(&self.stop)));
         if self.stop.get().is_some() {
+            background.extend(first);
             return false;
         }
-        for (d, _) in all.iter().zip(ends).filter(|(_, well)| !well) {
-            background.extend(d.send_messages(event, &Scope::new(clock, MESSAGES, None)));
-        }
+        background.extend(self.tell_of_failures(&all, &ends, event, MESSAGES, &first));
+        background.extend(first);
         *lock(&self.context.happening) = None;
         let over = all.iter().any(|d| d.run.tasks(event).releases());
         self.say(if over { "released: the daemon ends here" } else { "watching for interruptions" });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::tags::TS_USED;
 use super::volumes::{Standing, spread, standing};
 use crate::aws::ec2::{InstanceState, Volume};
 
@@ -14,6 +15,10 @@ const FIRST_FOR: Duration = Duration::from_secs(10);
 const QUICK: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(50));
 /// How long one change is looked at so often.
 const QUICK_FOR: Duration = Duration::from_secs(60);
+/// Looks while the holder seems to be on its way out: EC2 takes longer than that to detach, so that it is seen.
+const SOON: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(300));
+/// How long: the two minutes of an interruption.
+const SOON_FOR: Duration = Duration::from_secs(125);
 /// Looks while nothing happens: from the first pause to the last.
 const QUIET: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// How many of many are named.
@@ -31,6 +36,8 @@ pub(crate) struct Held {
     pub(crate) holder: String,
     /// Exactly one instance has it, and nobody manages it: its holder may be detached from where the config says so.
     pub(crate) alone: bool,
+    /// When it was used, as its tag says. A holder that will release it writes that when its way out begins.
+    pub(crate) used: String,
 }
 
 impl Held {
@@ -53,6 +60,7 @@ pub(crate) fn held<'v>(volumes: impl Iterator<Item = &'v Volume>, me: &str, zone
             volume_id: v.id.clone(),
             holder: a.instance_id.clone(),
             alone: v.attachments.len() == 1 && !v.multi_attach && !v.operator_managed && !a.instance_id.is_empty(),
+            used: v.tag(TS_USED).unwrap_or_default().to_owned(),
         })
     };
     let mut all: Vec<Held> = volumes.filter_map(one).collect();
@@ -80,6 +88,17 @@ pub(crate) fn quiet_pause(me: &str, looks: u32) -> Duration {
     let growing = QUIET.0.mul_f64(1.5f64.powi(looks.min(10).cast_signed())).min(QUIET.1);
     let jitter = spread(me, &looks.to_string()) % 1000;
     growing.mul_f64(0.8 + jitter as f64 / 2500.0)
+}
+
+/// A volume whose holder is the same as `before` and has written its time of use since.
+pub(crate) fn used_anew<'h>(before: &[Held], now: &'h [Held]) -> Option<&'h Held> {
+    let same = |b: &Held, h: &Held| b.volume_id == h.volume_id && b.holder == h.holder;
+    now.iter().find(|h| before.iter().any(|b| same(b, h) && b.used != h.used))
+}
+
+/// How long until the next look when the time of use was written so long ago; `None`: that means nothing any more.
+pub(crate) fn soon_pause(ago: Duration, random: f64) -> Option<Duration> {
+    (ago < SOON_FOR).then(|| SOON.0 + SOON.1.mul_f64(random))
 }
 
 /// How long until the next look at what has been changing for so long.
@@ -143,6 +162,23 @@ mod tests {
         let text = named(&held(many.iter(), "i-me", "z"), &states(&[("i-7", InstanceState::ShuttingDown)]));
         assert!(text.starts_with("vol-7 held by i-7, which is shutting-down; vol-0 held by i-0; "), "{text}");
         assert!(text.ends_with("; and 3 more"), "{text}");
+    }
+
+    #[test]
+    fn a_time_of_use_that_is_new_announces_something() {
+        let with = |holder: &str, used: &str| {
+            let mut v = attached("vol-1", holder, "/dev/sdf", "attached");
+            v.tags.push((TS_USED.into(), used.into()));
+            held([attached("vol-0", "i-1", "/dev/sdf", "attached"), v].iter(), "i-me", "z")
+        };
+        let (old, new) = (with("i-1", "2026-01-01T00:00:00Z"), with("i-1", "2026-01-01T00:00:09Z"));
+        assert_eq!(used_anew(&old, &new).map(|h| h.volume_id.as_str()), Some("vol-1"));
+        assert_eq!(used_anew(&old, &old), None);
+        // Another holder's is that holder's.
+        assert_eq!(used_anew(&old, &with("i-2", "2026-01-01T00:00:09Z")), None);
+        assert_eq!(used_anew(&[], &new), None);
+        assert!(soon_pause(Duration::from_secs(124), 1.0) == Some(Duration::from_millis(800)));
+        assert_eq!(soon_pause(Duration::from_secs(125), 0.0), None);
     }
 
     #[test]

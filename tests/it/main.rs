@@ -22,6 +22,7 @@ mod deadlines_volumes;
 mod errors;
 mod events;
 mod fences;
+mod handovers;
 mod happenings;
 mod happy;
 

@@ -81,6 +81,7 @@ fn each_turn_is_a_transaction_of_its_own() {
     );
     let running = lab.start(&text, How::default());
     running.says(&lab, "watching for interruptions");
+    lab.until("the first message", || bodies(&lab).len() == 1);
     lab.server.world().notice(&lab.me, "hibernate", 120);
     running.says(&lab, AWAY);
     wake(&lab);
