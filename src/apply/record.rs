@@ -140,12 +140,12 @@ impl DomainRun {
         log::info!("{}: {}", d.path, plan.summary());
     }
 
-    /// After an attempt that failed: where others may have come between, or nobody knows what came of it, a look and
-    /// another plan; else that is the end.
+    /// After an attempt that failed: at a shared name, where others may have come between or nobody knows what came of it,
+    /// a look and another plan; else that is the end, and the roll-back looks.
     fn write_again(&self, d: &RecordDirective, mut plan: Plan, mut e: ApiError, scope: &Scope) -> Result<(), Failure> {
         let shared_name = d.policy == RecordPolicy::Multivalue;
         for _ in 0..TRIES {
-            if !(e.class() == Class::Ambiguous || shared_name && e.class() == Class::Conflict) {
+            if !(shared_name && matches!(e.class(), Class::Ambiguous | Class::Conflict)) {
                 break;
             }
             log::info!("{}: looking again: {e}", d.path);

@@ -32,6 +32,10 @@ use crate::scope::Scope;
 /// milliseconds, the words of the program, `--`, the mount points.
 pub(crate) const GUARD: &str = "ec2fleetd-freeze";
 
+/// The name under which this executable thaws what runs that are dead have left frozen: units call it when one has
+/// ended, since a service manager kills the guard with us.
+pub(crate) const THAW: &str = "ec2fleetd-thaw";
+
 /// What the guard says when all that can be frozen is, and when nothing is any more. Other lines say what went wrong.
 const FROZEN: &str = "frozen";
 const THAWED: &str = "thawed";
@@ -106,21 +110,38 @@ fn note(root: &Root, owner: &str) -> PathBuf {
 /// Thaws what a run that was killed, and its guard with it, has left frozen.
 pub(crate) fn thaw_left(root: &Root, owner: &str, scope: &Scope) {
     let note = note(root, owner);
-    let Ok(bytes) = std::fs::read(&note) else { return };
-    let points: Vec<PathBuf> =
-        bytes.split(|b| *b == 0).filter(|p| !p.is_empty()).map(|p| OsString::from_vec(p.to_vec()).into()).collect();
-    log::warn!("thawing {}: a run that was killed had it frozen", list(&points));
-    let work = move || {
-        thaw(&program(), &points, 1);
-        std::fs::remove_file(note)
-    };
-    if let Err(e) = beside(&scope.within(THAWING), Box::new(work)) {
-        log::warn!("not thawed: {e}");
+    if note.exists() {
+        let work = move || {
+            thaw_noted(&note, false);
+            Ok(())
+        };
+        if let Err(e) = beside(&scope.within(THAWING), Box::new(work)) {
+            log::warn!("not thawed: {e}");
+        }
     }
 }
 
-fn list(points: &[PathBuf]) -> String {
-    points.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+/// What the executable does under the name [`THAW`].
+pub(crate) fn thaw_all(root: &Root) {
+    let dir = run_dir::own(root);
+    // Another daemon may be at it right now.
+    super::names_in(&dir).iter().filter(|n| n.ends_with(".frozen")).for_each(|n| thaw_noted(&dir.join(n), true));
+}
+
+/// Thaws what is noted; with `dead`, only if its guard does so no more.
+fn thaw_noted(note: &Path, dead: bool) {
+    let bytes = std::fs::read(note).unwrap_or_default();
+    let mut words = bytes.split(|b| *b == 0);
+    let guard = words.next().and_then(|pid| std::str::from_utf8(pid).ok());
+    let runs = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l.starts_with(GUARD.as_bytes()));
+    if dead && guard.is_some_and(runs) {
+        return;
+    }
+    let points: Vec<PathBuf> = words.filter(|p| !p.is_empty()).map(|p| OsString::from_vec(p.to_vec()).into()).collect();
+    let list: Vec<String> = points.iter().map(|p| p.display().to_string()).collect();
+    log::warn!("thawing {}: a run that was killed had it frozen", list.join(", "));
+    thaw(&program(), &points, 1);
+    let _ = std::fs::remove_file(note);
 }
 
 /// Freezes what is mounted from the disk at `node`, for `most` at the longest. It has `scope` for it; what could not be
@@ -289,7 +310,8 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
     let program: Vec<PathBuf> = args.by_ref().take_while(|word| word != "--").map(PathBuf::from).collect();
     let points: Vec<PathBuf> = args.map(PathBuf::from).collect();
     // It is not on any of them.
-    let bytes: Vec<u8> = points.iter().flat_map(|p| [p.as_os_str().as_bytes(), &[0]].concat()).collect();
+    let mut bytes = std::process::id().to_string().into_bytes();
+    points.iter().for_each(|p| bytes.extend([&[0], p.as_os_str().as_bytes()].concat()));
     let noted = run_dir::make(note.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::write(&note, bytes));
     let mut frozen = Vec::new();
     for point in points {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use crate::disks::{HOLD, config, directive, id};
+use crate::fakeaws::{Fault, FaultKind, VolumeSpec};
 use crate::journal::{journal, killed_in_command};
 use crate::kit::{SHORT, bodies, note_events, on, sh, to_topic, zone};
 use crate::lab::{How, Lab, once};
@@ -54,7 +55,8 @@ fn commands_of_that_moment_are_ended_and_failure_is_told() {
         directive("p", "/dev/xvdf", r#""pool-name": "p""#, &format!("echo $$ > $LAB/pid; {HOLD}")),
         directive("x", "/dev/xvdg", &format!(r#""volume-id": "{}""#, id(9)), "true"),
     ];
-    lab.volume(crate::fakeaws::VolumeSpec::default().id(&id(9)));
+    lab.volume(VolumeSpec::default().id(&id(9)));
+    lab.fault(Fault::every("AttachVolume", FaultKind::Slow(300)).with_value(&id(9)));
     let text = format!(
         r#"{{ domains: {{ d: {{ "attach-volume": [{}], exec: [{}], notify: [{}] }} }} }}"#,
         volumes.join(", "),
@@ -65,18 +67,18 @@ fn commands_of_that_moment_are_ended_and_failure_is_told() {
     for step in 1..60 {
         let _ = std::fs::remove_file(lab.dir.join("pid"));
         let run = lab.start(&text, once().rate(5).env("EC2FLEETD_DIE", &format!("panic:{step}")));
-        lab.until("the command or the end", || lab.dir.join("pid").exists() || run.log().contains("on purpose"));
-        std::thread::sleep(std::time::Duration::from_millis(30));
-        std::fs::write(lab.dir.join("go"), "").unwrap();
+        let claimed = "attach-volume[1]: vol-00000000000000009 attached as";
+        let is_there = || lab.dir.join("pid").exists() && run.log().contains(claimed);
+        lab.until("both volumes or the end", || run.log().contains("on purpose") || is_there());
+        if !run.log().contains("on purpose") {
+            std::fs::write(lab.dir.join("go"), "").unwrap();
+        }
         let run = run.wait(&lab);
         if !run.log.contains("on purpose") {
             break;
         }
         run.ends(1, &["a fault in this program"]);
         let ended = run.log.contains("ending what is left of a command");
-        if run.log.contains("rolling back") {
-            lab.nothing_left(&run);
-        }
         if let Ok(pid) = std::fs::read_to_string(lab.dir.join("pid")) {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z"), "{stat} {run}");
@@ -84,6 +86,12 @@ fn commands_of_that_moment_are_ended_and_failure_is_told() {
         assert_eq!(crate::kit::seen(&lab).last().map(String::as_str), Some("d failed"), "{run}");
         assert!(bodies(&lab).last().is_some_and(|b| b.contains("failed")), "{run}");
         done |= ended;
+        // What is committed stays.
+        if lab.state(&id(1)) == "in-use" {
+            assert!(!run.log.contains("rolling back"), "{run}");
+            break;
+        }
+        lab.nothing_left(&run);
         let _ = std::fs::remove_file(lab.dir.join("go"));
         lab.server.reset_calls();
     }
@@ -94,7 +102,7 @@ fn commands_of_that_moment_are_ended_and_failure_is_told() {
 fn a_second_panic_is_the_end_and_the_next_run_settles() {
     let lab = Lab::new();
     lab.pool_of(1);
-    lab.volume(crate::fakeaws::VolumeSpec::default().id(&id(9)));
+    lab.volume(VolumeSpec::default().id(&id(9)));
     let text = config(&format!(
         "{}, {}",
         directive("p", "/dev/xvdf", r#""pool-name": "p""#, HOLD),

@@ -154,6 +154,15 @@ fn if_its_guard_is_killed_meanwhile_it_is_thawed() {
 
 #[test]
 fn if_both_are_killed_the_next_run_thaws() {
+    both_are_killed(false);
+}
+
+#[test]
+fn if_both_are_killed_the_unit_thaws() {
+    both_are_killed(true);
+}
+
+fn both_are_killed(by_unit: bool) {
     let Some((lab, _loops, running)) = running(ON, How::default()) else { return };
     lab.fault(Fault::first("EC2:CreateSnapshot", 1, FaultKind::Hang(60_000)));
     lab.server.world().notice(&lab.me, "terminate", 120);
@@ -165,6 +174,17 @@ fn if_both_are_killed_the_next_run_thaws() {
     assert!(Command::new("kill").args(both).status().unwrap().success());
     drop(running);
     assert!(stands_still(&child));
+    if by_unit {
+        // As the units do it.
+        let line = "exec -a ec2fleetd-thaw \"$1\"";
+        let root = lab.root(&lab.me);
+        let mut unit = Command::new("bash");
+        unit.args(["-c", line, "bash", env!("CARGO_BIN_EXE_ec2fleetd")]).env("EC2FLEETD_ROOT", root);
+        let end = unit.output().unwrap();
+        assert!(end.status.success() && String::from_utf8_lossy(&end.stderr).contains("had it frozen"), "{end:?}");
+        until_it_has_written(&lab, child);
+        return clean_up(&lab);
+    }
     let config = text(&x(1, &format!("{MOUNT}, {ON}"))).replace("printf last |", "true ||");
     let end = lab.run(&config, How::default().once());
     until_it_has_written(&lab, child);
