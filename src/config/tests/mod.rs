@@ -158,7 +158,7 @@ fn ten_problems_at_once() {
 hostname: line 2, column 15: unknown macro {hostnam} (literal braces are written {{ and }})
 timeuot: line 2, column 28: unknown key: did you mean timeout?
 domains.\"a\".attach-volume[0].devise: line 6, column 48: unknown key: did you mean device?
-domains.\"a\".attach-volume[1].source: line 7, column 21: \"z\" in \"cz\" is no source: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted
+domains.\"a\".attach-volume[1].source: line 7, column 21: \"z\" in \"cz\" is no source: one or more of x (volume-id), p (pool-name), m (move), s (snapshot), c (create) are wanted
 domains.\"a\".attach-volume[1].device: line 7, column 37: \"xvdg\" is not the path of a device, such as /dev/xvdf
 domains.\"a\".attach-volume[1].pool-pref: line 7, column 58: unknown word \"radnom\": did you mean random?
 domains.\"a\".update-route53[0].ttl: line 9, column 68: a whole number is wanted, found a string
