@@ -77,6 +77,7 @@ impl Domain {
             || self.volumes.iter().any(|v| v.release.as_ref().is_some_and(|r| r.on.contains(&event)))
             || self.volumes.iter().any(|v| v.snapshot.as_ref().is_some_and(|s| s.on.contains(&event)))
             || self.records.iter().any(|r| r.release.contains(&event))
+            || self.address.as_ref().is_some_and(|a| a.release.contains(&event))
     }
 }
 

@@ -297,3 +297,26 @@ fn usual_configs_are_read_without_a_word() {
         assert_eq!(c.domains[0].volumes[0].device.as_deref(), Some("/dev/xvdf"));
     }
 }
+
+#[test]
+fn whatever_names_an_event_has_it_watched() {
+    let names = |text: &str| ok(&domain(text)).domains[0].names(crate::model::Event::Terminating);
+    let volume = "'attach-volume': [{ source: 'x', 'volume-id': 'vol-1', device: '/dev/xvdf', ";
+    for (text, named) in [
+        ("exec: [{ lines: [] }]".to_owned(), false),
+        ("exec: [{ on: ['terminating'], lines: [] }]".to_owned(), true),
+        ("notify: [{ backend: 'aws-sns', options: { topic: 't' } }]".to_owned(), false),
+        (
+            "notify: [{ backend: 'aws-sns', options: { topic: 't' }, matrix: { terminating: { enabled: true } } }]"
+                .into(),
+            true,
+        ),
+        (format!("{volume} release: ['interrupted'] }}]"), false),
+        (format!("{volume} release: ['terminating'] }}]"), true),
+        (format!("{volume} snapshot: {{ on: ['terminating'] }} }}]"), true),
+        ("'update-route53': [{ hostedzone: 'Z', name: 'a', ttl: 1, release: ['terminating'] }]".to_owned(), true),
+        ("'associate-address': [{ 'allocation-id': 'eipalloc-1', release: ['terminating'] }]".to_owned(), true),
+    ] {
+        assert_eq!(names(&text), named, "{text}");
+    }
+}
