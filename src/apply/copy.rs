@@ -28,7 +28,7 @@ impl DomainRun {
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let snapshot = self.newest_snapshot(d, scope)?;
-        let base = Base { snapshot: snapshot.id, size: snapshot.size };
+        let base = Base { snapshot: snapshot.id, size: snapshot.size, tags: Vec::new() };
         if let Some(size) = create::too_small(d, &base) {
             log::info!(
                 "{}: Size {size} is less than the {} GiB of {}: as large as that",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::hold::{Hold, Origin, VolumeHold};
+use super::settle::never_attached;
 use super::volume::{Acquired, SourceEnd};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
@@ -72,6 +73,16 @@ impl DomainRun {
                         self.drop_hold(&d.path);
                         let found = Found { volume_id: v.id.clone(), device, source };
                         return Ok(self.use_found(d, &found, std::slice::from_ref(&v), scope)?);
+                    }
+                    if source == Source::Move
+                        && let Some(why) = self.is_move_lost(d, scope)?
+                    {
+                        if never_attached(&v, Some(&token)) {
+                            self.delete(&v.id, false, scope).map_err(Failure::new)?;
+                        }
+                        lock(&self.shared.taken).remove(&v.id);
+                        self.drop_hold(&d.path);
+                        return Err(SourceEnd::Absent(why));
                     }
                     let mut origin = Origin::Created;
                     self.with_volume(&d.path, |h| origin = h.origin);

@@ -27,6 +27,8 @@ pub(crate) enum Hold {
     Volume(VolumeHold),
     /// Record sets that were written.
     Record(RecordHold),
+    /// A volume of another zone that is moved here.
+    Move(MoveHold),
     /// An elastic address that was associated.
     Address(AddressHold),
 }
@@ -37,6 +39,7 @@ impl Hold {
         match self {
             Hold::Volume(v) => &v.key,
             Hold::Record(r) => &r.key,
+            Hold::Move(m) => &m.key,
             Hold::Address(a) => &a.key,
         }
     }
@@ -107,6 +110,24 @@ impl VolumeHold {
     }
 }
 
+/// A volume of another zone that is moved here. Its copy is a hold of its own, for the same directive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MoveHold {
+    /// The directive.
+    pub(crate) key: Key,
+    /// The volume that is copied. It is marked, and its mark has the token.
+    pub(crate) volume_id: String,
+    /// The line it is of, and its generation.
+    pub(crate) lineage: String,
+    pub(crate) generation: u64,
+    /// The tag of the snapshot.
+    pub(crate) token: String,
+    /// When the volume was used last, as its tag said.
+    pub(crate) used: Option<String>,
+    /// Whether the snapshot was made.
+    pub(crate) snapshot: Done,
+}
+
 /// Record sets in a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordHold {
@@ -152,6 +173,9 @@ pub(crate) struct Committed {
     pub(crate) created: bool,
     /// What its `user:ec2fd.transc-id` is.
     pub(crate) transc_id: String,
+    /// What it is the copy of, until that is superseded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved: Option<MoveHold>,
     /// What its `user:ec2fd.member` is to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) member: Option<String>,
@@ -211,9 +235,9 @@ impl DomainRun {
         });
     }
 
-    /// Takes back the hold of a directive that turned out to hold nothing.
+    /// Takes back the hold of a directive that turned out to hold nothing. A move goes on.
     pub(crate) fn drop_hold(&self, key: &str) {
-        self.ledger(|l| l.held.retain(|h| h.key() != key));
+        self.ledger(|l| l.held.retain(|h| h.key() != key || matches!(h, Hold::Move(_))));
     }
 
     /// The holds of one directive, or all, in the order in which they are rolled back: last in, first out. Volumes
@@ -224,8 +248,10 @@ impl DomainRun {
         let mut holds: Vec<Hold> =
             lock(&self.ledger).held.iter().filter(|h| key.is_none_or(|k| h.key() == k)).cloned().collect();
         holds.sort_by_key(|h| match h {
-            Hold::Volume(v) => (true, volumes.iter().position(|d| d.path == v.key)),
-            Hold::Record(_) => (true, Some(volumes.len())),
+            // A copy goes before what it is a copy of.
+            Hold::Volume(v) => (true, volumes.iter().position(|d| d.path == v.key).map(|i| (i, 1))),
+            Hold::Move(m) => (true, volumes.iter().position(|d| d.path == m.key).map(|i| (i, 0))),
+            Hold::Record(_) => (true, Some((volumes.len(), 0))),
             // Without it there may be no way to EC2 any more.
             Hold::Address(_) => (false, None),
         });
@@ -240,17 +266,31 @@ impl DomainRun {
         self.ledger(|l| {
             kept.extend(l.held.iter().filter_map(|h| match h {
                 Hold::Volume(v) => v.volume_id.clone(),
-                Hold::Record(_) | Hold::Address(_) => None,
+                Hold::Record(_) | Hold::Move(_) | Hold::Address(_) => None,
             }));
+            let mut moves: Vec<Hold> = l.held.extract_if(.., |h| matches!(h, Hold::Move(_))).collect();
             for hold in std::mem::take(&mut l.held) {
                 let Hold::Volume(v) = hold else { continue };
+                let of = |h: &mut Hold| h.key() == v.key;
+                let moved = moves.extract_if(.., of).find_map(|h| match h {
+                    Hold::Move(m) => Some(m),
+                    _ => None,
+                });
                 let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
                 // On what we made the transaction's tag is the token: the create request is the same in every run.
                 let token = v.token.filter(|_| v.tags_before.is_empty());
                 let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
                 let member = self.config.volumes.iter().find(|d| d.path == v.key).and_then(|d| self.member(d));
-                l.committed.push(Committed { volume_id, created: v.origin != Origin::Claimed, transc_id, member });
+                l.committed.push(Committed {
+                    volume_id,
+                    created: v.origin != Origin::Claimed,
+                    transc_id,
+                    moved,
+                    member,
+                });
             }
+            // Without a copy nothing was moved.
+            l.inherited.append(&mut moves);
         });
     }
 }

@@ -19,6 +19,8 @@ pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod mount;
+pub(crate) mod moved;
+pub(crate) mod moving;
 pub(crate) mod pool;
 pub(crate) mod progress;
 pub(crate) mod record;

@@ -73,6 +73,10 @@ impl DomainRun {
                 if !self.reserve(d, pool, volumes, id)? {
                     continue;
                 }
+                if self.was_moved(v, scope)? {
+                    lock(&self.shared.taken).remove(id);
+                    continue;
+                }
                 match self.claim(d, v, Origin::Claimed, scope) {
                     Ok(Ok(device)) => return Ok(self.finish_claim(d, v, Source::Pool, &device, scope)?),
                     Ok(Err(lost)) => {

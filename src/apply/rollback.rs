@@ -45,6 +45,17 @@ impl DomainRun {
                     self.forget_address();
                     self.disassociate(a, scope)
                 }
+                Hold::Move(m) => match self.undo_move(m, for_volumes) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        self.ledger(|l| {
+                            l.held.retain(|h| *h != hold);
+                            l.inherited.push(hold);
+                        });
+                        continue;
+                    }
+                    Err(what) => Err(what),
+                },
             };
             if let Err(what) = &outcome {
                 log::error!("not rolled back: {what}");

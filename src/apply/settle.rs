@@ -45,6 +45,8 @@ impl DomainRun {
             let wanted = match &hold {
                 Hold::Record(r) => Ok(self.record_names().contains(&(r.zone.clone(), r.name.clone()))),
                 Hold::Volume(v) => self.is_wanted(v, scope),
+                // Whether its volume is still to be moved is seen when the directive comes to it.
+                Hold::Move(_) => Ok(self.config.volumes.iter().any(|d| d.sources.contains(&Source::Move))),
                 Hold::Address(a) => Ok(self.wants_address(a)),
             };
             match wanted {
@@ -124,11 +126,16 @@ impl DomainRun {
     }
 
     /// Puts one inherited hold back and forgets it; if it cannot be put back, it stays in the journal.
-    fn put_back(&self, hold: Hold, scope: &Scope) -> Result<(), String> {
+    pub(super) fn put_back(&self, hold: Hold, scope: &Scope) -> Result<(), String> {
         let end = match &hold {
             // Whatever became of it since.
             Hold::Record(r) => self.restore_record(&RecordHold { written: Done::Maybe, ..r.clone() }, scope),
             Hold::Volume(v) => self.put_volume_back(v, scope),
+            Hold::Move(m) => match self.undo_move(m, scope) {
+                Ok(true) => Ok(()),
+                Ok(false) => return Ok(()),
+                Err(what) => Err(what),
+            },
             Hold::Address(a) => self.disassociate(&AddressHold { associated: Done::Maybe, ..a.clone() }, scope),
         };
         // Where the time for it was over, a roll-back and the end of this run try again.
@@ -180,6 +187,9 @@ impl DomainRun {
         }
         if !here && v.attached == Done::No && never_attached(&now, v.token.as_deref()) {
             return self.delete(&id, false, scope);
+        }
+        if now.tag(tags::LINEAGE).is_some() && now.tag(tags::IN_TRANSIT).is_some() {
+            self.give_copy_up(&now, scope);
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
         Ok(())
@@ -253,7 +263,7 @@ impl DomainRun {
     /// The directive `d` got nothing, and its hold holds nothing: what it had taken up is as it was.
     pub(super) fn give_back(&self, d: &VolumeDirective, taken: Vec<Hold>) {
         self.ledger(|l| {
-            l.held.retain(|h| h.key() != d.path);
+            l.held.retain(|h| h.key() != d.path || matches!(h, Hold::Move(_)));
             l.inherited.extend(taken);
         });
     }
@@ -333,11 +343,11 @@ impl DomainRun {
         !(l.committed.is_empty() && l.to_tidy.is_empty())
     }
 
-    /// The tags of what was committed are as up to date as they will be.
-    pub(super) fn tidied(&self) {
+    /// The tags of what was committed are as up to date as they will be, but for what is `unfinished`.
+    pub(super) fn tidied(&self, unfinished: Vec<Committed>) {
         self.ledger(|l| {
             l.committed.clear();
-            l.to_tidy.clear();
+            l.to_tidy = unfinished;
         });
     }
 }
@@ -346,6 +356,7 @@ impl Hold {
     fn what(&self) -> String {
         match self {
             Hold::Record(r) => format!("{} in hosted zone {}", r.name, r.zone),
+            Hold::Move(m) => format!("the move of {}", m.volume_id),
             Hold::Address(a) => format!("{} ({})", a.public_ip, a.allocation_id),
             Hold::Volume(v) => match (&v.volume_id, &v.token) {
                 (Some(id), _) => id.clone(),
@@ -361,7 +372,7 @@ fn is_record(h: &Hold, zone: &str, name: &str) -> bool {
 
 /// A volume in transit that never had a time of use was made and never attached: the roll-back of a run that attached
 /// one writes the time before it detaches it.
-fn never_attached(v: &Volume, token: Option<&str>) -> bool {
+pub(super) fn never_attached(v: &Volume, token: Option<&str>) -> bool {
     token.is_some()
         && v.tag(tags::IN_TRANSIT) == token
         && v.tag(tags::TS_USED).is_none()

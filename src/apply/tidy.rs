@@ -48,7 +48,10 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
         }
     }
     for run in runs {
-        run.tidied();
+        // Before the ledger forgets what was moved.
+        let unfinished = run.finish_moves(scope);
+        run.tidied(unfinished);
+        run.settle_marks(scope);
         // What nobody has taken up by now is wanted by nobody. That it could not be put back was said.
         run.settle_rest(scope);
     }

@@ -115,6 +115,7 @@ impl DomainRun {
                 Source::Pool => self.source_pool(d, read, scope),
                 Source::Create => self.source_create(d, Source::Create, None, read, scope),
                 Source::Snapshot => self.source_snapshot(d, read, scope),
+                Source::Move => self.source_move(d, read, scope),
             };
             match end {
                 Ok(a) => return Ok(a),
@@ -142,6 +143,9 @@ impl DomainRun {
         let mine = owner == Some(self.shared.facts().instance_id.as_str());
         lock(&self.shared.taken).insert(found.volume_id.clone());
         let taken_up = volume.and_then(|v| self.take_up(d, v, &found.device));
+        if let Some(v) = volume {
+            self.take_up_move(d, v);
+        }
         let unfinished = taken_up.is_some() || transit.is_some();
         if taken_up.is_some() {
             log::info!("{}: going on with {}, which an earlier run attached", d.path, found.volume_id);
@@ -166,6 +170,7 @@ impl DomainRun {
                 volume_id: found.volume_id.clone(),
                 created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
+                moved: None,
                 member: self.member(d),
             };
             self.ledger(|l| {
@@ -206,10 +211,13 @@ impl DomainRun {
         };
         let mut seen = read.iter().find(|v| v.id == id).cloned();
         let mut wait = Wait::new(self, d, false);
-        let mut said = false;
+        let (mut said, mut warned) = (false, false);
         let mut pause = Duration::from_millis(500);
         loop {
             let Some(v) = seen else { return Err(SourceEnd::Absent(format!("{id} does not exist"))) };
+            if let Some(by) = v.tag(tags::SUPERSEDED_BY).filter(|_| !std::mem::replace(&mut warned, true)) {
+                log::warn!("{}: {id} was moved: it has become {by}, and its own data is that of before", d.path);
+            }
             let facts = self.shared.facts();
             match volumes::standing(&v, &facts.instance_id, &facts.zone) {
                 Standing::Absent(why) => {
@@ -275,6 +283,7 @@ impl DomainRun {
         if let Some(left) = left.filter(|_| !source.makes()) {
             // A run of this instance made it and was cut off: its tags say so already, and until it is finished.
             log::info!("{}: finishing {}, which an earlier run created", d.path, v.id);
+            self.take_up_move(d, v);
             self.with_volume(&d.path, |h| {
                 h.origin = Origin::Adopted;
                 h.transc_id = Some(left.to_owned());

@@ -111,8 +111,10 @@ fn take_batch(waiting: &mut Vec<(u64, Piece)>) -> Vec<(u64, Piece)> {
     for (ticket, piece) in waiting.drain(..) {
         let (r, c) = weight(&piece);
         let fits = records + r <= MAX_RECORDS && chars + c <= MAX_CHARS;
+        // A batch of UPSERTs alone may be repeated: one DELETE among them would take that from all.
+        let alike = batch.first().is_none_or(|(_, b)| repeatable(b) == repeatable(&piece));
         let meets = batch.iter().any(|(_, b)| names(b).iter().any(|n| names(&piece).contains(n)));
-        if batch.is_empty() || (fits && !meets && rest.is_empty()) {
+        if batch.is_empty() || (fits && alike && !meets && rest.is_empty()) {
             records += r;
             chars += c;
             batch.push((ticket, piece));
@@ -122,6 +124,10 @@ fn take_batch(waiting: &mut Vec<(u64, Piece)>) -> Vec<(u64, Piece)> {
     }
     *waiting = rest;
     batch
+}
+
+fn repeatable(piece: &Piece) -> bool {
+    piece.iter().all(Change::is_upsert)
 }
 
 fn weight(piece: &Piece) -> (usize, usize) {

@@ -111,6 +111,8 @@ pub(crate) enum Source {
     Create,
     /// `s`: a new one with what the newest snapshot has.
     Snapshot,
+    /// `m`: a new one with what a free one of the pool in another zone has, which it replaces.
+    Move,
 }
 
 impl Source {
@@ -121,12 +123,13 @@ impl Source {
             Source::Pool => "p",
             Source::Create => "c",
             Source::Snapshot => "s",
+            Source::Move => "m",
         }
     }
 
     /// Whether what it gives is a volume that this instance made.
     pub(crate) fn makes(self) -> bool {
-        matches!(self, Source::Create | Source::Snapshot)
+        matches!(self, Source::Create | Source::Snapshot | Source::Move)
     }
 }
 

@@ -16,7 +16,12 @@ pub(super) struct Copies {
 /// Reads them, and says what does not fit the directive's sources.
 /// `made`: `snapshot` says what snapshots are made, and so what tags they have.
 pub(super) fn keys(r: &mut Reader, o: &Object<'_>, sources: &[Source], made: bool) -> Copies {
-    let copies = sources.contains(&Source::Snapshot);
+    let (copies, moves) = (sources.contains(&Source::Snapshot), sources.contains(&Source::Move));
+    let place = |s: Source| sources.iter().position(|o| *o == s);
+    if moves && place(Source::Pool).is_none_or(|p| Some(p) > place(Source::Move)) {
+        let at = o.get("source").map_or(o.at, |n| n.at);
+        r.problem(&o.path_of("source"), at, "m without p before it: only what is not in this zone is moved here");
+    }
     let tags = if made { Vec::new() } else { tags(r, o) };
     if copies && tags.is_empty() && o.get("pool-name").is_none() && (made || o.get("snapshot").is_none()) {
         let text = "is missing: source has s, and snapshot.tags are not there either";
@@ -26,15 +31,15 @@ pub(super) fn keys(r: &mut Reader, o: &Object<'_>, sources: &[Source], made: boo
         r.warn(&o.path_of("snapshot"), node.at, "has no effect: source has no s, and it makes none (on, every)");
     }
     let rate = rate(r, o);
-    if let (false, Some(node), false) = (copies, o.get("initialization-rate"), sources.is_empty()) {
-        r.warn(&o.path_of("initialization-rate"), node.at, "has no effect: source has no s");
+    if let (false, Some(node), false) = (copies || moves, o.get("initialization-rate"), sources.is_empty()) {
+        r.warn(&o.path_of("initialization-rate"), node.at, "has no effect: source has no s and no m");
     }
-    if let (true, Some(Node { value: Value::Object(props), .. })) = (copies, o.get("create")) {
+    if let (true, Some(Node { value: Value::Object(props), .. })) = (copies || moves, o.get("create")) {
         let create = o.path_of("create");
         for p in props {
             let path = super::problem::key_path(&create, &p.key);
             match p.key.as_str() {
-                "SnapshotId" => r.problem(&path, p.at, "source s chooses the snapshot: leave one of both out"),
+                "SnapshotId" => r.problem(&path, p.at, "sources s and m choose the snapshot: leave it out"),
                 "VolumeInitializationRate" if rate.is_some() => {
                     r.problem(&path, p.at, "initialization-rate is there too, and both are the same: leave one out");
                 }

@@ -146,7 +146,7 @@ fn directive(r: &mut Reader, o: &Object<'_>, index: usize, init: Duration) -> Op
 }
 
 fn sources(r: &mut Reader, o: &Object<'_>) -> Option<Vec<Source>> {
-    const WANTED: &str = "one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted";
+    const WANTED: &str = "one or more of x (volume-id), p (pool-name), m (move), s (snapshot), c (create) are wanted";
     let node = r.required(o, "source")?;
     let path = o.path_of("source");
     let text = r.text(node, &path)?;
@@ -159,6 +159,7 @@ fn sources(r: &mut Reader, o: &Object<'_>) -> Option<Vec<Source>> {
         let source = match c {
             'x' => Source::Existing,
             'p' => Source::Pool,
+            'm' => Source::Move,
             's' => Source::Snapshot,
             'c' => Source::Create,
             _ => {

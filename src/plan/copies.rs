@@ -18,8 +18,10 @@ pub(crate) struct Newest<'s> {
 
 /// The newest by the time when they were begun, then by their ids. EC2's order means nothing.
 pub(crate) fn newest(all: &[Snapshot]) -> Newest<'_> {
+    // One that was made to move a volume goes with the move.
+    let all = || all.iter().filter(|s| s.tag(tags::MOVING).is_none());
     let order = |s: &&Snapshot| (s.start_time, s.id.clone());
-    let of = |fits: &dyn Fn(&Snapshot) -> bool| all.iter().filter(|s| fits(s)).max_by_key(order);
+    let of = |fits: &dyn Fn(&Snapshot) -> bool| all().filter(|s| fits(s)).max_by_key(order);
     let completed = of(&|s| s.state == SnapshotState::Completed && !s.archived);
     Newest {
         completed,

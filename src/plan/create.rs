@@ -21,6 +21,8 @@ pub(crate) struct Base {
     pub(crate) snapshot: String,
     /// Its size in GiB.
     pub(crate) size: u64,
+    /// Tags of the copy.
+    pub(crate) tags: Vec<(String, String)>,
 }
 
 /// The client token of a directive's volume, made from `snapshot` or from nothing. A dead volume burns its token: the
@@ -40,13 +42,17 @@ pub(crate) fn client_token(
     if let Some(snapshot) = snapshot {
         parts.extend([snapshot, &rate]);
     }
+    format!("ec2fd-{}", digest(&parts))
+}
+
+/// 40 hexadecimal digits that stand for these texts.
+pub(crate) fn digest(parts: &[&str]) -> String {
     let mut h = Sha256::new();
     for part in parts {
         h.update(part.len().to_le_bytes());
         h.update(part.as_bytes());
     }
-    let hex: String = h.finalize().iter().take(20).map(|b| format!("{b:02x}")).collect();
-    format!("ec2fd-{hex}")
+    h.finalize().iter().take(20).map(|b| format!("{b:02x}")).collect()
 }
 
 /// The `Size` of `create`, if `base` needs more: the volume has grown since it was made. EC2 would refuse it.
@@ -106,6 +112,11 @@ pub(crate) fn request(
             .and_then(Value::as_object_mut)
             .and_then(|s| s.entry("Tags").or_insert(json!([])).as_array_mut())
         {
+            for (key, value) in base.map_or(&[][..], |b| &b.tags) {
+                if !list.iter().any(|t| t.get("Key").and_then(Value::as_str) == Some(key)) {
+                    list.push(json!({ "Key": key, "Value": value }));
+                }
+            }
             // Ours win: a pool volume without them would be lost to the pool.
             list.retain(|t| !ours.iter().any(|(k, _)| t.get("Key").and_then(Value::as_str) == Some(*k)));
             list.extend(ours.iter().filter_map(|(k, v)| v.map(|v| json!({ "Key": k, "Value": v }))));
@@ -162,7 +173,7 @@ mod tests {
     fn a_copy_is_of_its_snapshot_and_not_smaller() {
         let mut d = directive("sc", Some("/dev/xvdf"));
         let of = |d: &VolumeDirective, size| {
-            let base = Base { snapshot: "snap-1".into(), size };
+            let base = Base { snapshot: "snap-1".into(), size, tags: Vec::new() };
             let p = request(d, "d", &facts(), Some(&base), "t");
             (p.get("SnapshotId").cloned(), p.get("Size").cloned(), p.get("VolumeInitializationRate").cloned())
         };

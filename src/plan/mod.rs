@@ -9,6 +9,7 @@ pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod format;
 pub(crate) mod members;
+pub(crate) mod moves;
 pub(crate) mod on_failure;
 mod order;
 pub(crate) mod records;
@@ -33,6 +34,15 @@ pub(crate) mod tags {
     pub(crate) const TS_CREATED: &str = "user:ec2fd.ts-created";
     /// `if-blank`: it may be formatted once, if it is blank.
     pub(crate) const FORMAT: &str = "user:ec2fd.format";
+    /// It is being copied into another zone: by which instance, since when, and the token of the copy's snapshot. On that
+    /// snapshot: the token.
+    pub(crate) const MOVING: &str = "user:ec2fd.moving";
+    /// The volume in another zone that has taken its place.
+    pub(crate) const SUPERSEDED_BY: &str = "user:ec2fd.superseded-by";
+    /// The first volume of the line that a moved one is of.
+    pub(crate) const LINEAGE: &str = "user:ec2fd.lineage";
+    /// How often its data was moved.
+    pub(crate) const GENERATION: &str = "user:ec2fd.generation";
     /// The member of a fleet that had it last: a host name or a launch index, where `sticky` is configured.
     pub(crate) const MEMBER: &str = "user:ec2fd.member";
     /// The instance that holds or made it.

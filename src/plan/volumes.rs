@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::devices::same_device;
+use super::moves::{self, Lines};
 use super::order::order;
 use super::tags;
 use crate::aws::ec2::{AttachmentState, Volume, VolumeState};
@@ -131,7 +132,8 @@ pub(crate) fn first_look(
     };
     let pool = directive.pool_name.as_deref();
     let mut unrequested = None;
-    for v in by_id(volumes.iter().filter(|v| in_pool(v, domain, pool))) {
+    // Whoever attached what has gone over into another volume wants to look at it.
+    for v in by_id(volumes.iter().filter(|v| in_pool(v, domain, pool) && v.tag(tags::SUPERSEDED_BY).is_none())) {
         let Some(device) = here(v) else { continue };
         // Another directive names this very volume.
         if all.iter().any(|d| d.index != directive.index && d.volume_id.as_ref() == Some(&v.id)) {
@@ -158,6 +160,7 @@ pub(crate) fn first_look(
 fn made(v: &Volume, directive: &VolumeDirective, source: Source) -> Source {
     let copied = v.snapshot_id.is_some();
     match v.tag(tags::IN_TRANSIT) {
+        Some(_) if v.tag(tags::LINEAGE).is_some() => Source::Move,
         Some(_) if copied && directive.sources.contains(&Source::Snapshot) => Source::Snapshot,
         Some(_) => Source::Create,
         None => source,
@@ -198,11 +201,14 @@ pub(crate) struct Chooser<'a> {
 
 /// Orders the free volumes of the pool `pool` of `domain` for this instance.
 pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: PoolPref, by: Chooser<'_>) -> Candidates {
-    // Multi-attach volumes give no lock, and managed ones refuse our calls.
+    let lines = Lines::of(volumes);
+    // Multi-attach volumes give no lock, and managed ones refuse our calls. What has gone over into another volume is
+    // not the data any more.
     let all = by_id(
         volumes
             .iter()
-            .filter(|v| in_pool(v, domain, Some(pool)) && v.zone == by.zone && !v.multi_attach && !v.operator_managed),
+            .filter(|v| in_pool(v, domain, Some(pool)) && v.zone == by.zone && !v.multi_attach && !v.operator_managed)
+            .filter(|v| !lines.has_passed(v)),
     );
     let mut out = Candidates { pool_size: all.len(), ..Candidates::default() };
     let mut free: Vec<&Volume> = Vec::new();
@@ -225,12 +231,19 @@ fn by_id<'v>(volumes: impl Iterator<Item = &'v Volume>) -> Vec<&'v Volume> {
     all
 }
 
-/// A created volume that its maker has not committed yet is not offered, unless it is this directive's own or so old
+/// A volume that somebody moves away is not offered meanwhile. A created volume that its maker has not committed yet is not offered, unless it is this directive's own or so old
 /// that its maker must be gone.
 fn left_to_its_maker(v: &Volume, by: &Chooser<'_>) -> bool {
+    if moves::is_moving(v, by.now) {
+        return true;
+    }
     let Some(token) = v.tag(tags::IN_TRANSIT) else { return false };
     if by.token == Some(token) {
         return false;
+    }
+    if v.tag(tags::LINEAGE).is_some() {
+        // What it is a copy of is the data, until its maker says something else.
+        return true;
     }
     v.create_time.is_none_or(|t| by.now - t < IN_TRANSIT_GRACE)
 }

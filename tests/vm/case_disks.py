@@ -31,6 +31,8 @@ until [ -e /over ]; do sleep 0.2; done
 # It is found before the real one, and leaves a trace.
 FORMATTER = '#!/bin/sh\nfor last; do :; done\necho "$last" >>/called\nexec /usr/sbin/${0##*/} "$@"\n'
 UNKNOWN = "what is on it cannot be told: I/O error (os error 5)"
+# A disk whose beginning cannot be read counts as not there yet; the last look ends with the error, or with the time.
+NOT_THERE = " cannot be read: "
 
 
 def volume(n):
@@ -175,7 +177,7 @@ def test_disks_that_fail(images, scratch):
         # Where the beginning cannot be read, the disk counts as not there yet, until the time is over.
         log = bench.run(config(range(len(bad)), 40))
         for n, sector in enumerate(bad):
-            line(log, n, "(os error 5): the time for it is over" if sector < 8 else UNKNOWN)
+            line(log, n, NOT_THERE if sector < 8 else UNKNOWN)
         bench.free(*range(len(bad)))
         yield f"{len(bad)} disks with one sector that cannot be read, each another: none was formatted"
 
@@ -200,7 +202,7 @@ def test_disks_that_fail(images, scratch):
                 cat /sys/block/dm-0/dev >$d/dev; cat /sys/block/dm-0/size >$d/size; echo 0 >$d/hidden
                 ln -sf /dev/dm-0 /fake/dev/nvme9n1""")
             log = bench.run(config([mapped], 20), "EC2FLEETD_ROOT=/fake")
-            line(log, mapped, UNKNOWN if sector else "(os error 5): the time for it is over")
+            line(log, mapped, UNKNOWN if sector else NOT_THERE)
             bench.free(mapped)
             bench.guest.run("/usr/sbin/dmsetup remove bad --noudevrules --noudevsync")
         assert not bench.called() and bench.consent(mapped) == "if-blank"

@@ -79,7 +79,7 @@ proptest! {
     #[test]
     fn what_was_written_is_read_again(held in prop::collection::vec(hold(), 1..4), id in text()) {
         let t = TestDir::new();
-        let committed = vec![Committed { volume_id: id.clone(), created: true, transc_id: id, member: None }];
+        let committed = vec![Committed { volume_id: id.clone(), created: true, transc_id: id, moved: None, member: None }];
         let mut ledger = Ledger::open(&t.root(), "d", "i-1", false);
         (ledger.held, ledger.committed) = (held.clone(), committed.clone());
         ledger.write("t");
@@ -101,8 +101,13 @@ fn the_seeds_are_journals() {
 fn an_old_page_that_cannot_be_removed_is_removed_when_it_can_be() {
     let t = TestDir::new();
     let mut ledger = Ledger::open(&t.root(), "d", "i-1", false);
-    ledger.committed =
-        vec![Committed { volume_id: "vol-1".to_owned(), created: true, transc_id: "t".to_owned(), member: None }];
+    ledger.committed = vec![Committed {
+        volume_id: "vol-1".to_owned(),
+        created: true,
+        transc_id: "t".to_owned(),
+        moved: None,
+        member: None,
+    }];
     ledger.write("t");
     let path = ledger.journal.file.as_ref().unwrap().path().to_owned();
     let old = path.with_extension("old");

@@ -56,7 +56,7 @@ fn mistakes_in_volumes() {
         ("device: '/dev/xvdf'", "source: is missing"),
         (
             "source: ''",
-            "source: is empty: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted",
+            "source: is empty: one or more of x (volume-id), p (pool-name), m (move), s (snapshot), c (create) are wanted",
         ),
         ("source: 'cc', create: {}", "source: c is there twice"),
         ("source: ['c'], create: {}", "source: a string is wanted, found an array"),
@@ -66,7 +66,7 @@ fn mistakes_in_volumes() {
         ("source: 's'", "pool-name: is missing: source has s, and snapshot.tags are not there either"),
         (
             "source: 's', 'pool-name': 'q', create: {SnapshotId: 'snap-1'}",
-            "create.SnapshotId: source s chooses the snapshot: leave one of both out",
+            "create.SnapshotId: sources s and m choose the snapshot: leave it out",
         ),
         (
             "source: 's', 'pool-name': 'q', 'initialization-rate': 100, create: {VolumeInitializationRate: 200}",
@@ -75,6 +75,10 @@ fn mistakes_in_volumes() {
         (
             "source: 's', 'pool-name': 'q', 'initialization-rate': '100'",
             "initialization-rate: a whole number is wanted, found a string",
+        ),
+        (
+            "source: 'mp', 'pool-name': 'q'",
+            "source: m without p before it: only what is not in this zone is moved here",
         ),
         ("source: 's', snapshot: {}", "snapshot.tags: is missing"),
         (

@@ -159,7 +159,7 @@ fn ten_problems_at_once() {
 hostname: line 2, column 15: unknown macro {hostnam} (literal braces are written {{ and }})
 timeuot: line 2, column 28: unknown key: did you mean timeout?
 domains.\"a\".attach-volume[0].devise: line 6, column 48: unknown key: did you mean device?
-domains.\"a\".attach-volume[1].source: line 7, column 21: \"z\" in \"cz\" is no source: one or more of x (volume-id), p (pool-name), s (snapshot), c (create) are wanted
+domains.\"a\".attach-volume[1].source: line 7, column 21: \"z\" in \"cz\" is no source: one or more of x (volume-id), p (pool-name), m (move), s (snapshot), c (create) are wanted
 domains.\"a\".attach-volume[1].device: line 7, column 37: \"xvdg\" is not the path of a device, such as /dev/xvdf
 domains.\"a\".attach-volume[1].pool-pref: line 7, column 58: unknown word \"radnom\": did you mean random?
 domains.\"a\".update-route53[0].ttl: line 9, column 68: a whole number is wanted, found a string
@@ -296,5 +296,28 @@ fn usual_configs_are_read_without_a_word() {
         let c = ok(&text);
         assert_eq!((c.domains.len(), c.warnings.len()), (1, 0));
         assert_eq!(c.domains[0].volumes[0].device.as_deref(), Some("/dev/xvdf"));
+    }
+}
+
+#[test]
+fn whatever_names_an_event_has_it_watched() {
+    let names = |text: &str| ok(&domain(text)).domains[0].names(crate::model::Event::Terminating);
+    let volume = "'attach-volume': [{ source: 'x', 'volume-id': 'vol-1', device: '/dev/xvdf', ";
+    for (text, named) in [
+        ("exec: [{ lines: [] }]".to_owned(), false),
+        ("exec: [{ on: ['terminating'], lines: [] }]".to_owned(), true),
+        ("notify: [{ backend: 'aws-sns', options: { topic: 't' } }]".to_owned(), false),
+        (
+            "notify: [{ backend: 'aws-sns', options: { topic: 't' }, matrix: { terminating: { enabled: true } } }]"
+                .into(),
+            true,
+        ),
+        (format!("{volume} release: ['interrupted'] }}]"), false),
+        (format!("{volume} release: ['terminating'] }}]"), true),
+        (format!("{volume} snapshot: {{ on: ['terminating'] }} }}]"), true),
+        ("'update-route53': [{ hostedzone: 'Z', name: 'a', ttl: 1, release: ['terminating'] }]".to_owned(), true),
+        ("'associate-address': [{ 'allocation-id': 'eipalloc-1', release: ['terminating'] }]".to_owned(), true),
+    ] {
+        assert_eq!(names(&text), named, "{text}");
     }
 }

@@ -13,6 +13,7 @@ pub(crate) fn directive(sources: &str, device: Option<&str>) -> VolumeDirective 
                 'x' => Source::Existing,
                 'p' => Source::Pool,
                 's' => Source::Snapshot,
+                'm' => Source::Move,
                 _ => Source::Create,
             })
             .collect(),

@@ -1,0 +1,182 @@
+//! A volume that moves to another zone: its marks, what they mean, and which volume is free to be moved.
+//!
+//! The volume that moves is *marked*: by whom, when, and with the token of the snapshot. Its copy has the same lineage
+//! (the id of the first volume) and the next generation. When the copy is committed, the old volume is *superseded*.
+//! Whatever the marks say, of one lineage only the highest generation that is committed is ever offered.
+
+use std::collections::BTreeMap;
+
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use super::create::digest;
+use super::tags;
+use super::volumes::in_pool;
+use crate::aws::ec2::{Volume, VolumeState};
+
+/// A mark that was not renewed for so long is of a mover that is gone.
+pub(crate) const STALE: Duration = Duration::hours(1);
+
+/// `user:ec2fd.moving`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The instance that moves the volume.
+    pub(crate) owner: String,
+    pub(crate) time: OffsetDateTime,
+    /// The tag of its snapshot.
+    pub(crate) token: String,
+}
+
+impl Mark {
+    /// Reads one; `None` if it is none of ours.
+    pub(crate) fn parse(text: &str) -> Option<Mark> {
+        let mut parts = text.split(' ');
+        let mark = Mark {
+            owner: parts.next()?.to_owned(),
+            time: OffsetDateTime::parse(parts.next()?, &Rfc3339).ok()?,
+            token: parts.next()?.to_owned(),
+        };
+        parts.next().is_none().then_some(mark)
+    }
+
+    /// The mark of a volume.
+    pub(crate) fn of(v: &Volume) -> Option<Mark> {
+        v.tag(tags::MOVING).and_then(Mark::parse)
+    }
+
+    /// As it is written.
+    pub(crate) fn text(&self) -> String {
+        let time = self.time.replace_nanosecond(0).unwrap_or(self.time);
+        format!("{} {} {}", self.owner, time.format(&Rfc3339).unwrap_or_default(), self.token)
+    }
+
+    /// Whether its mover must be gone. One from the future is of a wrong clock, and believed for as long.
+    pub(crate) fn is_stale(&self, now: OffsetDateTime) -> bool {
+        (now - self.time).abs() >= STALE
+    }
+}
+
+/// The token of one try to move a volume.
+pub(crate) fn token(me: &str, domain: &str, volume: &str, time: OffsetDateTime) -> String {
+    format!("move-{}", digest(&[me, domain, volume, &time.unix_timestamp_nanos().to_string()]))
+}
+
+/// The first volume of the line that `v` is of.
+pub(crate) fn lineage(v: &Volume) -> &str {
+    v.tag(tags::LINEAGE).unwrap_or(&v.id)
+}
+
+/// How often it was moved.
+pub(crate) fn generation(v: &Volume) -> u64 {
+    v.tag(tags::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0)
+}
+
+/// A copy that stands for its line: one in transit may be given up, and a superseded one was.
+fn stands(copy: &Volume) -> bool {
+    copy.tag(tags::LINEAGE).is_some()
+        && copy.tag(tags::IN_TRANSIT).is_none()
+        && copy.tag(tags::SUPERSEDED_BY).is_none()
+        && !copy.state.is_ending()
+}
+
+/// The highest generation of each line among some volumes.
+#[derive(Debug, Default)]
+pub(crate) struct Lines<'v>(BTreeMap<&'v str, u64>);
+
+impl<'v> Lines<'v> {
+    /// Of `all`.
+    pub(crate) fn of(all: &'v [Volume]) -> Lines<'v> {
+        let mut lines = BTreeMap::new();
+        for v in all.iter().filter(|v| stands(v)) {
+            let highest = lines.entry(lineage(v)).or_insert(0);
+            *highest = generation(v).max(*highest);
+        }
+        Lines(lines)
+    }
+
+    /// Whether `v` has gone over into another volume: it says so, or a later one of its line is there.
+    pub(crate) fn has_passed(&self, v: &Volume) -> bool {
+        v.tag(tags::SUPERSEDED_BY).is_some() || self.0.get(lineage(v)).is_some_and(|g| *g > generation(v))
+    }
+}
+
+/// The volume in `all` that `v` has gone over into.
+pub(crate) fn successor<'v>(v: &Volume, all: &'v [Volume]) -> Option<&'v Volume> {
+    let later = |o: &&Volume| stands(o) && lineage(o) == lineage(v) && generation(o) > generation(v);
+    all.iter().filter(later).max_by_key(|o| (generation(o), o.id.clone()))
+}
+
+/// Whether somebody moves `v` now.
+pub(crate) fn is_moving(v: &Volume, now: OffsetDateTime) -> bool {
+    Mark::of(v).is_some_and(|m| !m.is_stale(now))
+}
+
+/// Volumes that can be moved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Movable<'v> {
+    /// Free ones in other zones, by id.
+    pub(crate) free: Vec<&'v Volume>,
+    /// Those of the pool in other zones that are not superseded.
+    pub(crate) elsewhere: usize,
+    /// How many are being made or freed.
+    pub(crate) changing: usize,
+    /// How many another instance moves.
+    pub(crate) moving: usize,
+}
+
+/// Which volumes of the pool, of which `all` are described, the instance `me` in `zone` may move.
+pub(crate) fn movable<'v>(
+    all: &'v [Volume],
+    domain: &str,
+    pool: &str,
+    (me, zone): (&str, &str),
+    now: OffsetDateTime,
+) -> Movable<'v> {
+    let mut out = Movable::default();
+    let lines = Lines::of(all);
+    for v in all.iter().filter(|v| in_pool(v, domain, Some(pool)) && v.zone != zone) {
+        let dead = v.multi_attach || v.operator_managed || v.state.is_ending() || v.state == VolumeState::Error;
+        // A copy that is not committed is its maker's, for as long as there is what it is a copy of.
+        let unfinished = v.tag(tags::IN_TRANSIT).is_some();
+        if dead || unfinished || lines.has_passed(v) {
+            continue;
+        }
+        out.elsewhere += 1;
+        let another = Mark::of(v).is_some_and(|m| m.owner != me && !m.is_stale(now));
+        let ending = v.attachments.iter().all(|a| a.state.is_ending());
+        match v.state {
+            _ if another => out.moving += 1,
+            VolumeState::Available if v.attachments.is_empty() => out.free.push(v),
+            VolumeState::Creating => out.changing += 1,
+            VolumeState::InUse | VolumeState::Available if ending => out.changing += 1,
+            _ => {}
+        }
+    }
+    out.free.sort_by(|a, b| a.id.cmp(&b.id));
+    out
+}
+
+/// Why a volume that was marked is not ours to move any more; `used` is its time of use when it was marked.
+pub(crate) fn lost(now: Option<&Volume>, token: &str, used: Option<&str>) -> Option<String> {
+    let Some(v) = now.filter(|v| !v.state.is_ending()) else { return Some("it does not exist any more".to_owned()) };
+    if let Some(a) = v.attachments.first() {
+        return Some(format!("{} took it meanwhile", a.instance_id));
+    }
+    if v.state != VolumeState::Available {
+        return Some(format!("its state is {} by now", v.state.name()));
+    }
+    if v.tag(tags::TS_USED) != used {
+        return Some("it was used meanwhile".to_owned());
+    }
+    if let Some(by) = v.tag(tags::SUPERSEDED_BY) {
+        return Some(format!("it has become {by} meanwhile"));
+    }
+    match Mark::of(v) {
+        Some(m) if m.token == token => None,
+        Some(m) => Some(format!("{} moves it", m.owner)),
+        None => Some("its mark was taken off".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
