@@ -46,7 +46,8 @@ use std::process::ExitCode;
 use cli::Command;
 use daemon::Outcome;
 
-/// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: failed, roll-back incomplete.
+/// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: something could not be rolled back
+/// or released.
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();

@@ -88,7 +88,7 @@ impl Poller<'_> {
             {
                 let time = end.time;
                 self.stop_for(end, stop, StopReason::Terminating);
-                if let Some(sooner) = self.sooner(time) {
+                if let Some(sooner) = self.sooner(time, ignored.as_ref()) {
                     self.stop_for(sooner, self.hurry, StopReason::Interrupted);
                 }
                 return;
@@ -106,12 +106,14 @@ impl Poller<'_> {
         stop.request(reason);
     }
 
-    /// A valid notice of something that comes before `end`, unless the watch for it is over first.
-    fn sooner(&self, end: OffsetDateTime) -> Option<Notice> {
+    /// A valid notice, and not the one to be `ignored`, of something that comes before `end`, unless the watch for it is
+    /// over first.
+    fn sooner(&self, end: OffsetDateTime, ignored: Option<&Notice>) -> Option<Notice> {
         let Poller { imds, clock, hurry, every, .. } = self;
         while hurry.get().is_none() {
             if let Ok(Some(n)) = imds.notice(&Scope::new(clock, PATIENCE, Some(hurry)))
                 && n.time < end
+                && ignored != Some(&n)
                 && valid(&n, clock.corrected(), clock.booted())
             {
                 log::info!("EC2 is going to {} this instance at {}, before Auto Scaling does", n.action, n.time_text);

@@ -2,8 +2,8 @@
 //!
 //! In this order, each step confirmed before the next: the time of use written (while the volume is ours: beside the
 //! commands, else after the unmount), programs of our commands ended, file systems written out and unmounted,
-//! DetachVolume, and the look that says it is free. A disk
-//! that somebody still holds stays attached, and who holds it is named. Never a forced detachment.
+//! DetachVolume, and the look that says it is free. A disk that somebody still holds stays attached, and who holds it is
+//! named. Never a forced detachment.
 
 use std::time::Duration;
 

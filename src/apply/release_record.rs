@@ -25,6 +25,7 @@ const TRIES: usize = 4;
 pub(crate) struct Written {
     /// The directive.
     key: String,
+    critical: bool,
     zone: String,
     /// Normalised.
     name: String,
@@ -47,6 +48,7 @@ impl DomainRun {
         all.retain(|w| w.key != d.path);
         all.push(Written {
             key: d.path.clone(),
+            critical: d.critical,
             zone: d.hosted_zone.clone(),
             name: plan.name.clone(),
             sets: plan.wanted.clone(),
@@ -75,13 +77,16 @@ impl DomainRun {
         kept.iter().find(|(z, n, d)| z == zone && n == name && *d != self.config.name).map(|(.., d)| d.clone())
     }
 
-    /// Deletes the records that `event` releases, all of a zone in one request. What could not be deleted, in words.
+    /// Deletes the records that `event` releases: of each zone the critical ones in one request, then the others in one, so
+    /// that nothing of the others keeps those up. What could not be deleted, in words.
     pub(crate) fn release_records(&self, event: Event, scope: &Scope) -> Vec<String> {
         let goes = |w: &Written| self.config.records.iter().any(|d| d.path == w.key && d.release.contains(&event));
-        let (going, staying): (Vec<Written>, Vec<Written>) =
+        let (mut going, staying): (Vec<Written>, Vec<Written>) =
             std::mem::take(&mut *lock(&self.written)).into_iter().partition(goes);
         lock(&self.written).clone_from(&staying);
         let mut sets: Vec<(Written, RecordSet)> = Vec::new();
+        // A record of two directives counts as critical if one of them is.
+        going.sort_by_key(|w| !w.critical);
         for w in going {
             if let Some(other) = staying.iter().find(|s| s.is_at(&w)) {
                 log::info!("{}: {} stays: {} has it too", w.key, w.name, other.key);
@@ -103,7 +108,8 @@ impl DomainRun {
         zones.sort_unstable();
         zones.dedup();
         let ends = parallel::map(zones.len(), |z| {
-            self.delete_records(&zones[z], sets.iter().filter(|(w, _)| w.zone == zones[z]).collect(), scope)
+            let of = |critical| sets.iter().filter(|(w, _)| w.zone == zones[z] && w.critical == critical).collect();
+            [true, false].map(|critical| self.delete_records(&zones[z], of(critical), scope)).concat()
         });
         let left: Vec<String> = ends.into_iter().flatten().collect();
         left.iter().for_each(|what| log::error!("not released: {what}"));
@@ -114,6 +120,9 @@ impl DomainRun {
         let mut left = Vec::new();
         let mut pause = Duration::from_millis(500);
         for round in 1..=TRIES {
+            if open.is_empty() {
+                break;
+            }
             let pieces: Vec<_> = open.iter().map(|(_, set)| vec![Change::delete(set.clone())]).collect();
             let changes: Vec<_> = pieces.iter().flatten().map(Change::to_json).collect();
             self.note_call(
@@ -138,11 +147,8 @@ impl DomainRun {
                 }
             }
             open = again;
-            if open.is_empty() {
-                break;
-            }
             // Where the time is over, the next call says so.
-            let _ = scope.sleep(pause);
+            let _ = open.is_empty() || scope.sleep(pause).is_ok();
             pause *= 2;
         }
         left

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::json5::Value;
-use super::mount;
 use super::problem::key_path;
 use super::reader::{Object, Reader};
+use super::{claim, mount};
 use crate::model::Event;
 
 const KEYS: [&str; 6] = ["allocation-id", "pool-name", "pool", "wait", "critical", "release"];
@@ -36,8 +36,13 @@ pub(crate) struct AddressDirective {
     pub(crate) release: Vec<Event>,
 }
 
-/// The entry of a domain. `first`: where one was found so far.
-pub(super) fn directive(r: &mut Reader, domain: &Object<'_>, first: &mut Option<String>) -> Option<AddressDirective> {
+/// The entry of a domain. `first`: where one was found so far; `init`: how long the whole init may take.
+pub(super) fn directive(
+    r: &mut Reader,
+    domain: &Object<'_>,
+    first: &mut Option<String>,
+    init: Duration,
+) -> Option<AddressDirective> {
     let mut found = None;
     for (path, node) in r.array(domain, "associate-address") {
         let Some(o) = r.object(node, &path, &KEYS) else { continue };
@@ -51,7 +56,7 @@ pub(super) fn directive(r: &mut Reader, domain: &Object<'_>, first: &mut Option<
             None => *first = Some(path.clone()),
         }
         let critical = r.bool(&o, "critical", true);
-        let wait = r.seconds(&o, "wait");
+        let wait = claim::wait(r, &o, init);
         let release = mount::release(r, &o, &["on"]).map(|r| r.on).unwrap_or_default();
         let Some(choice) = choice(r, &o) else { continue };
         found = Some(AddressDirective { path, critical, choice, wait, release });

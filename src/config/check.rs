@@ -30,6 +30,10 @@ const DEFAULT_MARGIN: Duration = Duration::from_secs(15);
 const DEFAULT_LEAD: Duration = Duration::from_secs(600);
 /// As long as the notice of an interruption comes before it.
 const DEFAULT_TERMINATING: Duration = Duration::from_secs(120);
+/// So long before an interruption its notice comes.
+const NOTICE: Duration = Duration::from_secs(120);
+/// A way out has so much, whatever is left (`plan::way_out`).
+const LEAST: Duration = Duration::from_secs(10);
 /// Polling faster does nothing but get throttled.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -90,6 +94,19 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
             r.warn(&o.path_of(key), node.at, text);
         }
     }
+    for (key, time, before) in [
+        ("interrupt-margin", NOTICE, "the two minutes of a notice"),
+        ("terminating-timeout", config.terminating_timeout, "terminating-timeout"),
+    ] {
+        let left = time.saturating_sub(config.interrupt_margin);
+        if let Some(node) = o.get(key).filter(|_| left < LEAST) {
+            let text = format!(
+                "interrupt-margin leaves less than {} s of {before}: that much is taken all the same",
+                LEAST.as_secs()
+            );
+            r.warn(key, node.at, text);
+        }
+    }
     if let Some(node) = o.get("lifecycle-hook")
         && config.has_hook(Transition::Terminating)
         && !config.domains.iter().any(|d| d.names(Event::Terminating))
@@ -143,7 +160,7 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
         let Some(o) = r.object(&p.value, &path, &DOMAIN_KEYS) else { continue };
         let critical = r.bool(&o, "critical", true);
         let volumes = volume::directives(r, &o, &mut devices);
-        let address = address::directive(r, &o, &mut first_address);
+        let address = address::directive(r, &o, &mut first_address, timeout);
         let records =
             r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record::directive(r, n, p)).collect();
         let exec = exec::blocks(r, &o, exec::Place::Domain);

@@ -21,12 +21,12 @@ pub(crate) struct Claiming {
 
 /// Reads them. `init`: how long the whole init may take.
 pub(super) fn claiming(r: &mut Reader, o: &Object<'_>, sources: &[Source], init: Duration) -> Claiming {
-    let wait = r.seconds(o, "wait");
+    let wait = wait(r, o, init);
     let fence = r.word(o, "fence", &[("never", false), ("terminated", true)], &[]).unwrap_or(false);
     let most = most(r, o);
     let (existing, pool) = (sources.contains(&Source::Existing), sources.contains(&Source::Pool));
     for (key, effective, letters) in [
-        ("wait", existing || pool || sources.contains(&Source::Snapshot), "no x and no p"),
+        ("wait", existing || pool || sources.contains(&Source::Snapshot), "no x, no p and no s"),
         ("fence", existing || pool, "no x and no p"),
         ("max-per-instance", pool, "no p"),
     ] {
@@ -34,13 +34,19 @@ pub(super) fn claiming(r: &mut Reader, o: &Object<'_>, sources: &[Source], init:
             r.warn(&o.path_of(key), node.at, format!("has no effect: source has {letters}"));
         }
     }
+    Claiming { wait, fence, most }
+}
+
+/// Reads `o.wait`, which should end within init.
+pub(super) fn wait(r: &mut Reader, o: &Object<'_>, init: Duration) -> Option<Duration> {
+    let wait = r.seconds(o, "wait");
     if let (Some(wait), Some(node)) = (wait, o.get("wait"))
         && wait >= init
     {
         let text = format!("is not shorter than timeout ({} s): init is over before it is", init.as_secs_f64());
         r.warn(&o.path_of("wait"), node.at, text);
     }
-    Claiming { wait, fence, most }
+    wait
 }
 
 fn most(r: &mut Reader, o: &Object<'_>) -> Option<usize> {

@@ -76,10 +76,14 @@ pub(super) fn release(r: &mut Reader, o: &Object<'_>, keys: &[&str]) -> Option<R
     let path = o.path_of("release");
     let (nodes, lazy) = match &node.value {
         Value::Array(_) => (r.array(o, "release"), false),
-        _ => {
+        Value::Object(_) => {
             let inner = r.object(node, &path, keys)?;
             r.required(&inner, "on")?;
             (r.array(&inner, "on"), r.bool(&inner, "lazy", false))
+        }
+        _ => {
+            r.wrong_type(&path, node, "an array of events, such as [\"interrupted\"],");
+            return None;
         }
     };
     let mut on = Vec::new();
@@ -126,7 +130,10 @@ fn name_or_number(r: &mut Reader, m: &Object<'_>, key: &str) -> Option<String> {
 fn mode(r: &mut Reader, m: &Object<'_>) -> Option<u32> {
     let node: &Node = m.get("mode")?;
     let path = m.path_of("mode");
-    let text = r.text(node, &path)?;
+    let Value::String(text) = &node.value else {
+        r.wrong_type(&path, node, "a string of octal digits, such as \"0750\",");
+        return None;
+    };
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777 && !text.starts_with('+'));
     if mode.is_none() {
         r.problem(&path, node.at, format!("{} is no mode, such as \"0750\"", quoted(text)));

@@ -220,11 +220,14 @@ impl Reader {
     ) -> Option<T> {
         let node = o.get(key)?;
         let path = o.path_of(key);
-        let text = self.text(node, &path)?;
+        let words = || table.iter().map(|(w, _)| *w).collect::<Vec<&str>>();
+        let Value::String(text) = &node.value else {
+            self.wrong_type(&path, node, &format!("one of {}", words().join(", ")));
+            return None;
+        };
         let found = table.iter().chain(hidden).find(|(w, _)| *w == text);
         if found.is_none() {
-            let words: Vec<&str> = table.iter().map(|(w, _)| *w).collect();
-            self.unknown_word(&path, node.at, text, &words);
+            self.unknown_word(&path, node.at, text, &words());
         }
         found.map(|(_, t)| *t)
     }

@@ -158,8 +158,8 @@ impl Domain {
         }
     }
 
-    /// The way out on `event`: its commands, then snapshots, then the releases. A request to `stop` ends the commands, and then nothing
-    /// is released. `false`: something of it failed.
+    /// The way out on `event`: its commands, then snapshots, then the releases. A request to `stop` ends the commands,
+    /// and then nothing is released. `false`: something of it failed.
     pub(crate) fn leave(&self, event: Event, time: Time, stop: Option<&Stop>) -> bool {
         let phases = self.phases(event, time);
         let clock = &self.context.shared.clock;

@@ -1,10 +1,10 @@
 //! The story of a run: load, `starting`, init, `started`, poll, and the way out.
 //!
 //! ```text
-//! load ──> starting ──> init ──> started ──> wait ──> interrupted | stopping ──> exit 0
-//!     ^        │          │         │                      │
-//!     │        └──────────┴─────────┴──> failed ──> exit 1, or 3 where something could not be rolled back
-//!     └──────────────────── (hibernated, in a warm pool) the instance is back
+//! load ──> starting ──> init ──> started ──> wait ──> interrupted | terminating | stopping ──> exit 0 or 3
+//!   ^          │          │         │                      │
+//!   │          └──────────┴─────────┴──> failed ──> retry, or exit 1 or 3
+//!   └──────────────────── (hibernated, in a warm pool) the instance is back
 //! ```
 //!
 //! A turn of the story is from `load` to the way out; most runs have one. `setup` reads metadata and config and makes
@@ -47,7 +47,7 @@ pub(crate) enum Outcome {
     Failed,
     /// The command line or the config is wrong; nothing was touched.
     Usage,
-    /// Failed, and something could not be rolled back.
+    /// Something could not be rolled back or released.
     Incomplete,
 }
 
@@ -156,7 +156,8 @@ impl Daemon {
             }
             let before = Clocks::now();
             let end = self.turn();
-            if end.left.is_none() || !self.lives_on() {
+            // Who asked to stop is not kept waiting by a notice that came at the same moment.
+            if end.left.is_none_or(|why| why == StopReason::Terminate) || !self.lives_on() {
                 return end.outcome;
             }
             if let Some(outcome) = self.wait_for_return(&before) {

@@ -1,9 +1,10 @@
 //! The time of a way out, shared out: when each phase of a domain's chain is over at the latest.
 //!
-//! The chain is commands, then snapshots are begun, then what commands left running is ended and the disks are written out
-//! and unmounted, then they are detached, then records are deleted. A phase that ends early leaves its time to the next ones. One that takes too
-//! long takes it from them, but not what they need at the least: so commands are ended in time for the unmounting, and
-//! the unmounting may take nearly all that is left for the detachment, which is nothing without it.
+//! The chain is commands, then snapshots are begun, then what commands left running is ended and the disks are written
+//! out and unmounted, then they are detached, then records are deleted and an elastic address is given up. A phase that
+//! ends early leaves its time to the next ones. One that takes too long takes it from them, but not what they need at
+//! the least: so commands are ended in time for the unmounting, and the unmounting may take nearly all that is left for
+//! the detachment, which is nothing without it.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! What is mounted from a disk, and how it is taken away before a detach.
 //!
 //! A roll-back unmounts only what was mounted during this run ([`MountSet`]): what was there before belongs to someone
-//! else, and the disk is then left attached. Never a forced or a lazy unmount: after a lazy one the file system lives on
-//! without anybody seeing it, and a detach would cut it off while it writes.
+//! else, and the disk is then left attached. Never a forced unmount, and a lazy one only where the config says so: after
+//! that the file system lives on without anybody seeing it, and a detach cuts it off while it writes.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -81,7 +81,7 @@ run)
 	[ -z "$saved" ] || tick=$((1$saved - 100000000))
 	echo $tick >first
 	trap 'over=1' TERM
-	while [ -z "$over" ]; do
+	while [ -z "$over" ] && [ -e ../game.sh ]; do
 		tick=$((tick + 1))
 		printf '%08d\\n' $tick | dd of="$world" conv=notrunc 2>/dev/null
 		[ -e running ] || mark running

@@ -272,7 +272,7 @@ impl Server {
         self.calls().into_iter().filter(mine).collect()
     }
 
-    /// Calls that write, all services: what a second run must not do.
+    /// Calls that write, all services: what a second run must not do. A request without an action only opens a connection.
     pub(crate) fn writes(&self) -> Vec<Call> {
         let reads = [
             "DescribeVolumes",
@@ -282,7 +282,7 @@ impl Server {
             "ListResourceRecordSets",
             "GetChange",
         ];
-        self.calls().into_iter().filter(|c| !reads.contains(&c.action.as_str())).collect()
+        self.calls().into_iter().filter(|c| !c.action.is_empty() && !reads.contains(&c.action.as_str())).collect()
     }
 
     /// Forgets the calls so far, of the IMDS too.

@@ -2,7 +2,7 @@
 
 use crate::fakeaws::imds_events::Scheduled;
 use crate::fakeaws::{Fault, FaultKind};
-use crate::kit::{SHORT, bodies, note_events, on, one, record, seen, sh, to_topic, zone};
+use crate::kit::{SHORT, bodies, nic, note_events, on, one, record, seen, sh, to_topic, with_nics, zone};
 use crate::lab::{How, Lab, Running};
 
 /// A config that polls often, with more keys at the top.
@@ -224,6 +224,18 @@ fn scale_in_is_a_way_out() {
     let told = seen(&lab);
     assert!(told.len() == 3 && told[2].starts_with("terminating terminating at 20"), "{told:?}");
     assert_eq!(bodies(&lab), ["d terminating"], "{run}");
+}
+
+#[test]
+fn an_address_alone_is_given_up_at_a_scale_in() {
+    let lab = with_nics(vec![nic(0, &["203.0.113.1"], &[])]);
+    let id = lab.server.world().add_address("198.51.100.1", &[]);
+    let entry = format!(r#"{{ "allocation-id": "{id}", release: ["terminating"] }}"#);
+    lab.server.world().target_state(&lab.me, Some("InService"));
+    let running = watching(&lab, &polling("", &format!(r#""associate-address": [{entry}]"#)), How::default().rate(20));
+    lab.server.world().target_state(&lab.me, Some("Terminated"));
+    running.wait(&lab).ends(0, &["198.51.100.1", "is disassociated", "terminating: done"]);
+    assert!(lab.server.world().address_of(&id).is_none());
 }
 
 #[test]

@@ -301,7 +301,7 @@ fn mistakes_in_the_config_are_named() {
     let text = config(&directive("x", "", &format!(r#""volume-id": "{}", mount: {{ {mount} }}"#, id(1)), "true"));
     let wanted = [
         "].mount.path: line 1, column 106: \"data\" is not an absolute path",
-        "a string is wanted, found a whole number",
+        "a string of octal digits, such as \"0750\", is wanted, found a whole number",
         "unknown word \"always\": valid are never, if-blank",
         "\"../sh\" is no file system",
         "is out of range",

@@ -79,6 +79,28 @@ fn the_records_of_an_event_go_in_one_batch_after_commands_and_volumes() {
 }
 
 #[test]
+fn the_critical_ones_of_a_zone_go_before_the_others() {
+    let lab = Lab::new();
+    let of = |name: &str, critical: bool| record(name, &format!("critical: {critical}, release: ['stopping']"));
+    let names = ["a.example.com", "b.example.com", "c.example.com", "a.example.com"];
+    let records: Vec<String> = names.iter().zip([false, true, false, true]).map(|(n, c)| of(n, c)).collect();
+    let run = until_stopped(&lab, &text(&records), How::default());
+    run.ends(0, &[]);
+    let deleted = |c: &crate::fakeaws::Call| -> Vec<String> {
+        let of = |n: usize| (c.params.get(&format!("Change.{n}.Action"))? == "DELETE").then_some(n);
+        let name = |n: usize| c.params[&format!("Change.{n}.Name")].trim_end_matches('.').to_owned();
+        let mut names: Vec<String> = (1..).map_while(of).map(name).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let all: Vec<_> = lab.server.calls_of("ChangeResourceRecordSets").iter().map(deleted).collect();
+    let batches: Vec<_> = all.into_iter().filter(|b| !b.is_empty()).collect();
+    assert_eq!(batches, [vec!["a.example.com", "b.example.com"], vec!["c.example.com"]], "{run}");
+    assert!(zone(&lab, "Z1").is_empty(), "{run}");
+}
+
+#[test]
 fn other_events_delete_nothing() {
     let lab = Lab::new();
     let run = until_stopped(&lab, &text(&[released("a.example.com", r#"["interrupted", "failed"]"#)]), How::default());

@@ -175,7 +175,7 @@ fn mistakes_in_records() {
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multivalue', sweep: true",
-            "sweep: a string is wanted, found a boolean",
+            "sweep: one of terminated, missing, never is wanted, found a boolean",
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, policy: 'multivalue', sweep: 'dead'",
@@ -183,7 +183,7 @@ fn mistakes_in_records() {
         ),
         (
             "hostedzone: 'Z', name: 'a', ttl: 1, release: 'failed'",
-            "release: an object ({ … }) is wanted, found a string",
+            "release: an array of events, such as [\"interrupted\"], is wanted, found a string",
         ),
     ] {
         let text = domain(&format!("'update-route53': [{{ {part} }}]"));
@@ -389,7 +389,7 @@ fn mistakes_in_waiting() {
         ("wait: '60'", "wait: a number of seconds is wanted, found a string"),
         ("waits: 60", "waits: unknown key: did you mean wait?"),
         ("fence: 'terminate'", "fence: unknown word \"terminate\": did you mean terminated?"),
-        ("fence: true", "fence: a string is wanted, found a boolean"),
+        ("fence: true", "fence: one of never, terminated is wanted, found a boolean"),
     ] {
         let text = volume(&format!("{x}, {part}"));
         assert_eq!(problem(&text), format!("domains.\"a\".attach-volume[0].{want}"), "{part}");
@@ -423,7 +423,7 @@ fn mistakes_in_waiting() {
 #[test]
 fn waiting_that_has_no_effect() {
     for (text, want) in [
-        ("{source: 'c', create: {}, wait: 5}", "wait: has no effect: source has no x and no p"),
+        ("{source: 'c', create: {}, wait: 5}", "wait: has no effect: source has no x, no p and no s"),
         ("{source: 'c', create: {}, fence: 'terminated'}", "fence: has no effect: source has no x and no p"),
         ("{source: 'x', 'volume-id': 'v', 'max-per-instance': 5}", "max-per-instance: has no effect: source has no p"),
         (

@@ -5,6 +5,7 @@ mod mistakes;
 mod on_failure;
 mod properties;
 mod snapshots;
+mod way_out;
 
 use std::time::Duration;
 
