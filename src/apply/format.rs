@@ -17,7 +17,7 @@ use crate::plan::format::{History, Verdict, agree, judge, mkfs_arguments};
 use crate::plan::tags;
 use crate::scope::Scope;
 use crate::sys::probe::{self, Content, Found};
-use crate::sys::{beside, block, mounting};
+use crate::sys::{beside, block, mounting, start};
 
 /// What `user:ec2fd.format` says where a volume may be formatted.
 const CONSENT: &str = "if-blank";
@@ -89,7 +89,17 @@ impl DomainRun {
         scope: &Scope,
     ) -> Result<Found, Failure> {
         let mut volume = Volume { run: self, d, m, a, scope, held: None, mkfs: Vec::new() };
-        file_system(m, &a.volume_id, &mut volume)
+        let found = file_system(m, &a.volume_id, &mut volume);
+        volume.let_go();
+        found
+    }
+}
+
+impl Volume<'_> {
+    fn let_go(&mut self) {
+        if let Some(disk) = self.held.take() {
+            start::let_go(disk, self.scope);
+        }
     }
 }
 
@@ -151,7 +161,7 @@ impl Ground for Volume<'_> {
     }
 
     fn mkfs(&mut self) -> Result<(), Failure> {
-        self.held = None;
+        self.let_go();
         let argv = std::mem::take(&mut self.mkfs);
         let end = self.run.tool(self.d, argv, 0, self.scope);
         end.map_err(|e| Failure { halt: e.halt(), ..Failure::new(e.to_string()) })

@@ -262,12 +262,15 @@ impl DomainRun {
     /// The domain stands: from here on nothing takes its volumes and records away.
     pub(crate) fn commit(&self) {
         let mut kept = lock(&self.shared.kept_volumes);
-        kept.extend(self.config.volumes.iter().filter_map(|d| d.volume_id.clone()));
+        let mine = |id: String| (id, self.config.name.clone());
+        kept.extend(self.config.volumes.iter().filter_map(|d| d.volume_id.clone()).map(mine));
+        kept.extend(lock(&self.in_use).iter().map(|u| mine(u.volume.volume_id.clone())));
         self.ledger(|l| {
-            kept.extend(l.held.iter().filter_map(|h| match h {
+            let held = l.held.iter().filter_map(|h| match h {
                 Hold::Volume(v) => v.volume_id.clone(),
                 Hold::Record(_) | Hold::Move(_) | Hold::Address(_) => None,
-            }));
+            });
+            kept.extend(held.map(mine));
             let mut moves: Vec<Hold> = l.held.extract_if(.., |h| matches!(h, Hold::Move(_))).collect();
             for hold in std::mem::take(&mut l.held) {
                 let Hold::Volume(v) = hold else { continue };

@@ -78,8 +78,8 @@ pub(crate) struct Shared {
     pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
-    /// Volumes of domains that stand, in the same way.
-    pub(crate) kept_volumes: Mutex<BTreeSet<String>>,
+    /// Volumes (and domain) of domains that stand, in the same way.
+    pub(crate) kept_volumes: Mutex<BTreeSet<(String, String)>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.

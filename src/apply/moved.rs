@@ -11,14 +11,20 @@ use serde_json::json;
 use super::hold::{Committed, Done, Hold, MoveHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
-use crate::aws::ec2::{Filter, Volume};
+use crate::aws::ec2::{Filter, Snapshot, SnapshotState, Volume, VolumeState};
 use crate::config::{Source, VolumeDirective};
 use crate::plan::moves::{self, Mark};
-use crate::plan::tags;
+use crate::plan::{create, tags};
 use crate::scope::Scope;
 
 /// How often it is looked whether a copy that was deleted is gone.
 const LOOKS: u32 = 5;
+
+/// The instance that made the copy has not committed it: it may be put back yet, and then what it is a copy of is the
+/// data.
+fn is_unfinished(copy: &Volume) -> bool {
+    copy.tag(tags::TRANSC_ID).is_some_and(create::is_token)
+}
 
 impl DomainRun {
     /// Supersedes what the committed copies are copies of. What could not be finished is given back.
@@ -38,7 +44,8 @@ impl DomainRun {
 
     fn supersede(&self, m: &MoveHold, copy: &str, scope: &Scope) -> Result<(), Failure> {
         let old = m.volume_id.as_str();
-        if let Some(now) = self.describe(scope, old)? {
+        let now = self.describe(scope, old)?;
+        if let Some(now) = &now {
             if let Some(a) = now.attachments.first() {
                 return Err(Failure::new(format!(
                     "{} has attached {old}, and both are in use: stop one, and give the volume that does not count the \
@@ -61,9 +68,9 @@ impl DomainRun {
                 .create_tags(scope, &[old], &[(tags::SUPERSEDED_BY, copy)])
                 .map_err(|e| Failure::api(&format!("mark {old} as superseded"), &e))?;
             log::info!("{old} is superseded by {copy}, and kept: delete it when you do not need it any more");
-            self.unmark(&now, &m.token, scope)?;
+            self.unmark(now, &m.token, scope)?;
         }
-        self.delete_move_snapshots(m, scope)
+        self.delete_move_snapshots(m, now.as_ref(), scope)
     }
 
     /// Takes the mark off, if it is still the one of this move.
@@ -79,11 +86,32 @@ impl DomainRun {
             .map_err(|e| Failure::api(&format!("take the mark of the move off {}", v.id), &e))
     }
 
-    fn delete_move_snapshots(&self, m: &MoveHold, scope: &Scope) -> Result<(), Failure> {
+    fn delete_move_snapshots(&self, m: &MoveHold, old: Option<&Volume>, scope: &Scope) -> Result<(), Failure> {
         for s in self.find_move_snapshots(m, scope)? {
+            self.is_spare(&s, old, scope)?;
             self.delete_move_snapshot(&s.id, scope)?;
         }
         Ok(())
+    }
+
+    /// Whether what a snapshot has is elsewhere, too: in the volume that it is of (`old`, as it is now), or in one that
+    /// was made from it and is in use. Where somebody has deleted that volume, the snapshot is all that is left.
+    fn is_spare(&self, s: &Snapshot, old: Option<&Volume>, scope: &Scope) -> Result<(), Failure> {
+        let is_live = |v: &Volume| !v.state.is_ending() && v.state != VolumeState::Error;
+        if s.state == SnapshotState::Error || old.is_some_and(is_live) {
+            return Ok(());
+        }
+        let what = format!("look for volumes made from {}", s.id);
+        let made = self.shared.aws.describe_volumes(scope, &[Filter::exact("snapshot-id", &[&s.id])]);
+        let made = made.map_err(|e| Failure::api(&what, &e))?;
+        if made.iter().any(|v| is_live(v) && v.tag(tags::IN_TRANSIT).is_none()) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{} does not exist any more, and {}, which was made to move it, has the last copy of its data: it is kept \
+             (make a volume of it, or delete it if the data is not needed)",
+            s.volume_id, s.id
+        )))
     }
 
     fn delete_move_snapshot(&self, id: &str, scope: &Scope) -> Result<(), Failure> {
@@ -111,7 +139,7 @@ impl DomainRun {
                     && (v.tag(tags::OWNER) == Some(&me) || v.tag(tags::IN_TRANSIT).is_none())
             };
             let Some(copy) = all.iter().find(is_there) else { break };
-            if copy.tag(tags::OWNER) != Some(&me) {
+            if copy.tag(tags::OWNER) != Some(&me) && !is_unfinished(copy) {
                 // Another instance found it in the pool, in use as it was when we were cut off.
                 return self.supersede(m, &copy.id, scope).map(|()| true).map_err(failed);
             }
@@ -121,8 +149,9 @@ impl DomainRun {
             }
             pause *= 2;
         }
-        self.delete_move_snapshots(m, scope).map_err(failed)?;
-        if let Some(v) = self.describe(scope, &m.volume_id).map_err(failed)? {
+        let old = self.describe(scope, &m.volume_id).map_err(failed)?;
+        self.delete_move_snapshots(m, old.as_ref(), scope).map_err(failed)?;
+        if let Some(v) = old {
             self.unmark(&v, &m.token, scope).map_err(failed)?;
         }
         log::info!("{} is not moved", m.volume_id);
@@ -145,7 +174,7 @@ impl DomainRun {
     }
 
     /// A copy that a run used and did not commit: what it is a copy of is the data. It is kept, and never offered.
-    pub(super) fn give_copy_up(&self, copy: &Volume, scope: &Scope) {
+    pub(super) fn give_copy_up(&self, copy: &Volume, scope: &Scope) -> Result<(), String> {
         let by = moves::lineage(copy);
         log::warn!(
             "{}, a copy that no run finished, is kept and not used: delete it if its data is not needed",
@@ -153,9 +182,8 @@ impl DomainRun {
         );
         let tag = json!([{ "Key": tags::SUPERSEDED_BY, "Value": by }]);
         self.note_call("create_tags", json!({ "Resources": [copy.id], "Tags": tag }));
-        if let Err(e) = self.shared.aws.create_tags(scope, &[&copy.id], &[(tags::SUPERSEDED_BY, by)]) {
-            log::warn!("cannot mark {} as superseded (it stays in transit): {e}", copy.id);
-        }
+        let end = self.shared.aws.create_tags(scope, &[&copy.id], &[(tags::SUPERSEDED_BY, by)]);
+        end.map_err(|e| Failure::api(&format!("mark {} as superseded (it stays in transit)", copy.id), &e).text)
     }
 
     /// What a mover that is gone left of the volume that is ours to move now: copies that nobody used, and snapshots.
@@ -229,6 +257,8 @@ impl DomainRun {
             };
             let all = self.copies_of(&m.lineage, scope)?;
             match moves::successor(&old, &all) {
+                // Another instance's: that one will say what becomes of it.
+                Some(copy) if copy.tag(tags::OWNER) != Some(&me) && is_unfinished(copy) => {}
                 Some(copy) => self.supersede(&m, &copy.id, scope)?,
                 None => drop(self.undo_move(&m, scope).map_err(Failure::new)?),
             }
@@ -237,8 +267,13 @@ impl DomainRun {
         let made = Filter::exact("tag-key", &[tags::MOVING]);
         let failed = |e| Failure::api("look for snapshots that this instance made to move volumes", &e);
         for s in aws.describe_snapshots(scope, &[domain, owner, made]).map_err(failed)? {
-            if s.tag(tags::MOVING).is_some_and(|token| !self.is_known(token)) {
-                self.delete_move_snapshot(&s.id, scope)?;
+            if s.tag(tags::MOVING).is_none_or(|token| self.is_known(token)) {
+                continue;
+            }
+            let old = self.describe(scope, &s.volume_id)?;
+            match self.is_spare(&s, old.as_ref(), scope) {
+                Ok(()) => self.delete_move_snapshot(&s.id, scope)?,
+                Err(f) => log::warn!("{f}"),
             }
         }
         Ok(())
@@ -253,6 +288,9 @@ impl DomainRun {
         let all = self.copies_of(moves::lineage(v), scope)?;
         let Some(copy) = moves::successor(v, &all) else { return Ok(false) };
         log::info!("{} has become {} in {}", v.id, copy.id, copy.zone);
+        if is_unfinished(copy) {
+            return Ok(true);
+        }
         let aws = &self.shared.aws;
         if let Err(e) = aws.create_tags(scope, &[&v.id], &[(tags::SUPERSEDED_BY, &copy.id)]) {
             log::warn!("cannot mark {} as superseded: {e}", v.id);

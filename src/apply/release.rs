@@ -124,6 +124,15 @@ impl DomainRun {
         detach: &Scope,
     ) -> Result<(), String> {
         let (a, id) = (&u.volume, u.volume.volume_id.as_str());
+        // The last domain that has it lets it go; until then another one's application works on it.
+        let mut kept = lock(&self.shared.kept_volumes);
+        kept.remove(&(a.volume_id.clone(), self.config.name.clone()));
+        let other = kept.iter().find(|(v, _)| *v == a.volume_id).map(|(_, domain)| domain.clone());
+        drop(kept);
+        if let Some(other) = other {
+            log::info!("{}: {id} stays: domain {other} has it too", d.path);
+            return Ok(());
+        }
         log::info!("{}: releasing {id}", d.path);
         self.end_programs(&d.path, unmount);
         let root = &self.shared.root;

@@ -146,7 +146,7 @@ impl DomainRun {
             log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
             return Ok(());
         }
-        if super::lock(&self.shared.kept_volumes).contains(&id) {
+        if super::lock(&self.shared.kept_volumes).iter().any(|(v, _)| *v == id) {
             log::info!("{id} stays: another domain has it too");
             return Ok(());
         }

@@ -189,7 +189,7 @@ impl DomainRun {
             return self.delete(&id, false, scope);
         }
         if now.tag(tags::LINEAGE).is_some() && now.tag(tags::IN_TRANSIT).is_some() {
-            self.give_copy_up(&now, scope);
+            self.give_copy_up(&now, scope)?;
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
         Ok(())

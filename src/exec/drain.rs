@@ -18,6 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::child::read_some;
 use super::output::Lines;
+use crate::sys::start;
 
 /// The name under which this executable only reads on; the log's place, the domain and the command's name are its
 /// arguments.
@@ -45,7 +46,7 @@ impl Drain {
     pub(super) fn take(&self, pipe: PipeReader, lines: Lines) {
         let mut inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.is_none() {
-            *inbox = start().inspect_err(|e| log::warn!("cannot read the output of background programs: {e}")).ok();
+            *inbox = begin().inspect_err(|e| log::warn!("cannot read the output of background programs: {e}")).ok();
         }
         match &*inbox {
             Some((inbox, _)) => {
@@ -87,22 +88,22 @@ fn reader(pipe: PipeReader, lines: &Lines) {
     // It is to wait for its input.
     let _ = rustix::io::ioctl_fionbio(&pipe, false);
     let (domain, name) = lines.of();
-    let started = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0(READER)
         .args([crate::log::place(), domain, name])
         .env_remove(super::NOT_FOR_CHILDREN[0])
         .env_remove(super::NOT_FOR_CHILDREN[1])
         .stdin(OwnedFd::from(pipe))
         .stdout(Stdio::null())
-        .process_group(0)
-        .spawn();
-    match started {
+        .process_group(0);
+    match start::spawn(&mut command) {
         Ok(_) => log::info!("{name} goes on in the background; its output is read on"),
         Err(e) => log::warn!("{name} goes on in the background and loses its output: {e}"),
     }
 }
 
-fn start() -> std::io::Result<(Arc<Inbox>, JoinHandle<()>)> {
+fn begin() -> std::io::Result<(Arc<Inbox>, JoinHandle<()>)> {
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let inbox = Arc::new(Inbox { new: Mutex::default(), wake, leaving: AtomicBool::new(false) });
     let own = inbox.clone();

@@ -27,6 +27,7 @@ use crate::config::{ExecBlock, ExecLine};
 use crate::macros::Values;
 use crate::model::Event;
 use crate::scope::Scope;
+use crate::sys::start;
 use drain::Drain;
 use group::Groups;
 use output::Lines;
@@ -102,7 +103,7 @@ impl Runner {
         rustix::io::ioctl_fionbio(&reader, true).map_err(|e| cannot(e.into()))?;
         let mut command = self.command(&argv).map_err(cannot)?;
         command.stdout(writer.try_clone().map_err(cannot)?).stderr(writer);
-        let child = command.spawn().map_err(cannot)?;
+        let child = start::spawn(&mut command).map_err(cannot)?;
         // It holds our copies of the pipe's other end.
         drop(command);
         let group = self.groups.add(owner, child.id());

@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::disk_tree::DiskTree;
 use super::mounting::tool;
 use super::mounts::{self, Mount};
-use super::{Root, beside, run_dir};
+use super::{Root, beside, run_dir, start};
 use crate::scope::Scope;
 
 /// The name under which this executable only guards what is frozen. Arguments: the log's place, the note's path,
@@ -242,7 +242,8 @@ impl Guard {
         scope: &Scope,
     ) -> io::Result<Guard> {
         let millis = scope.clock.real(most).as_millis().to_string();
-        let mut child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg0(GUARD)
             .arg(crate::log::place())
             .arg(note)
@@ -253,8 +254,8 @@ impl Guard {
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let mut child = start::spawn(&mut command)?;
         let gate = child.stdin.take();
         if let Some(out) = &child.stdout {
             rustix::io::ioctl_fionbio(out, true)?;

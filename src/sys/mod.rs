@@ -19,6 +19,7 @@ pub(crate) mod power;
 pub(crate) mod probe;
 mod run_dir;
 pub(crate) mod signals;
+pub(crate) mod start;
 
 use std::io;
 use std::path::{Path, PathBuf};

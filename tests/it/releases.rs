@@ -197,3 +197,25 @@ fn mistakes_in_the_config_are_named() {
         lab.run(&config, How::default()).ends(2, &[text]);
     }
 }
+
+#[test]
+fn a_volume_of_two_domains_goes_with_the_last_one() {
+    for (second, released) in [(r#"release: ["stopping"]"#, true), ("critical: true", false)] {
+        let lab = plain_lab();
+        let slow = on(&["stopping"], &[sh("sleep 0.5; ls $LAB/root0/dev >> $LAB/slow")]);
+        let domain = |name: &str, more: &str, exec: &str| {
+            let volume = format!(r#"{{ "volume-id": "{}", source: "x", {more} }}"#, id(1));
+            format!(r#"{name}: {{ "attach-volume": [{volume}], exec: [{exec}] }}"#)
+        };
+        let first = domain("d", r#"release: ["stopping"]"#, "{ on: [], lines: [] }");
+        let text = crate::kit::config(&[&first, &domain("e", second, &slow)]);
+        let poll = r#"{ "interrupt-detection": { detect: "poll", options: { interval: 0.02 } },"#;
+        let running = started(&lab, &text.replacen('{', poll, 1), How::default());
+        running.signal("TERM");
+        let run = running.wait(&lab);
+        run.ends(0, &["stays: domain e has it too"]);
+        // Its commands had the disk still.
+        assert!(lab.lines("slow").iter().filter(|l| l.contains("nvme")).count() >= 2, "{run}");
+        assert_eq!(lab.count("DetachVolume"), usize::from(released), "{run}");
+    }
+}
