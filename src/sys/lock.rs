@@ -137,10 +137,13 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::sys::testing::TestDir;
+    use crate::sys::testing::{TestDir, is_alone};
 
     #[test]
     fn a_domain_has_one_daemon() {
+        if !is_alone("sys::lock::tests::a_domain_has_one_daemon") {
+            return;
+        }
         let t = TestDir::new();
         let first = DomainLock::acquire(&t.root(), "a").unwrap();
         let refused = DomainLock::acquire(&t.root(), "a").unwrap_err();

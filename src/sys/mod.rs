@@ -142,6 +142,19 @@ pub(crate) mod testing {
         }
     }
 
+    /// Runs the test `name` in a process of its own: the programs that other tests start have, from their fork to their
+    /// exec, whatever we have open. `true`: this is that process.
+    pub(crate) fn is_alone(name: &str) -> bool {
+        if std::env::var_os("EC2FLEETD_TEST_CHILD").is_some() {
+            return true;
+        }
+        let mut me = std::process::Command::new(std::env::current_exe().unwrap());
+        let out = me.args(["--exact", name]).env("EC2FLEETD_TEST_CHILD", "1").output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("1 passed"), "{text}");
+        false
+    }
+
     impl Drop for TestDir {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);

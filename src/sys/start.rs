@@ -48,17 +48,11 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::sys::testing::TestDir;
+    use crate::sys::testing::{TestDir, is_alone};
 
-    /// In a process of its own: other tests start programs in their own ways.
     #[test]
     fn what_was_let_go_is_held_by_no_child() {
-        const NAME: &str = "sys::start::tests::what_was_let_go_is_held_by_no_child";
-        if std::env::var_os("EC2FLEETD_TEST_CHILD").is_none() {
-            let mut me = Command::new(std::env::current_exe().unwrap());
-            let out = me.args(["--exact", NAME]).env("EC2FLEETD_TEST_CHILD", "1").output().unwrap();
-            let text = String::from_utf8_lossy(&out.stdout);
-            assert!(out.status.success() && text.contains("1 passed"), "{text}");
+        if !is_alone("sys::start::tests::what_was_let_go_is_held_by_no_child") {
             return;
         }
         let t = TestDir::new();
