@@ -159,13 +159,15 @@ impl Domain {
     }
 
     /// The way out on `event`: its commands, then snapshots, then the releases. A request to `stop` ends the commands,
-    /// and then nothing is released. `false`: something of it failed.
+    /// and then nothing is released; at maintenance, which may be long ahead, also a release that does not come to its
+    /// end. `false`: something of it failed.
     pub(crate) fn leave(&self, event: Event, time: Time, stop: Option<&Stop>) -> bool {
         let phases = self.phases(event, time);
         let clock = &self.context.shared.clock;
         let until = |d| Scope::new(clock, d, None);
-        let (snapshots, unmount) = (until(phases.snapshots), until(phases.unmount));
-        let (detach, records) = (until(phases.detach), until(phases.records));
+        let (snapshots, records) = (until(phases.snapshots), until(phases.records));
+        let yields = stop.filter(|_| event == Event::Maintenance);
+        let (unmount, detach) = (Scope::new(clock, phases.unmount, yields), Scope::new(clock, phases.detach, yields));
         let commands = Scope::new(clock, phases.commands, stop).with_grace(phases.grace);
         let default = match time {
             Time::Announced(_) => None,
@@ -200,7 +202,9 @@ impl Domain {
             self.note(format!("not released: {k}"));
         }
         let released = kept.is_empty();
-        lock(&self.kept).extend(kept);
+        if yields.is_none_or(|s| s.get().is_none()) {
+            lock(&self.kept).extend(kept);
+        }
         well && released
     }
 

@@ -204,6 +204,22 @@ fn maintenance_that_releases_ends_the_daemon() {
 }
 
 #[test]
+fn a_release_that_hangs_gives_way_to_an_interruption() {
+    let lab = Lab::new();
+    lab.pool_volume("d", "p");
+    lab.knobs(|k| k.detaching_ms = 3_600_000);
+    lab.server.world().schedule(&lab.me, &[Scheduled::new("instance-event-1", "instance-retirement", 500)]);
+    let exec = note(&["maintenance", "interrupted"]);
+    let text = polling("", &format!("{}, exec: [{exec}]", volume("maintenance")));
+    let running = lab.start(&text, How::default());
+    lab.until("it detaches", || lab.count("DetachVolume") == 1);
+    lab.server.world().notice(&lab.me, "terminate", 120);
+    let run = running.wait(&lab);
+    run.ends(0, &["stopped by an interruption notice", "interrupted: done"]);
+    assert_eq!(seen(&lab).len(), 2, "{run}");
+}
+
+#[test]
 fn scale_in_is_a_way_out() {
     let lab = Lab::new();
     lab.pool_volume("d", "p");
