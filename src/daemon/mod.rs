@@ -207,7 +207,10 @@ impl Daemon {
         self.say("putting back what was in flight when this program broke off");
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         // The programs of its commands are still our children.
-        self.context.shared.runner.end_inherited(&Scope::new(&self.context.shared.clock, WAY_OUT_COMMAND, None));
+        let scope = Scope::new(&self.context.shared.clock, WAY_OUT_COMMAND, None);
+        self.context.shared.runner.end_inherited(&scope);
+        // So is the guard of what was frozen: what it had no time to thaw would stay so.
+        all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(&scope)));
         let text = format!("this program broke off because of a fault of its own, please report it: {why}");
         for d in &all {
             in_domain(d.name(), || d.run.open_journal(true));

@@ -154,15 +154,20 @@ fn if_its_guard_is_killed_meanwhile_it_is_thawed() {
 
 #[test]
 fn if_both_are_killed_the_next_run_thaws() {
-    both_are_killed(false);
+    both_are_killed("run");
+}
+
+#[test]
+fn a_process_that_takes_its_own_place_thaws_what_its_guard_did_not() {
+    both_are_killed("rescue");
 }
 
 #[test]
 fn if_both_are_killed_the_unit_thaws() {
-    both_are_killed(true);
+    both_are_killed("unit");
 }
 
-fn both_are_killed(by_unit: bool) {
+fn both_are_killed(by: &str) {
     let Some((lab, _loops, running)) = running(ON, How::default()) else { return };
     lab.fault(Fault::first("EC2:CreateSnapshot", 1, FaultKind::Hang(60_000)));
     lab.server.world().notice(&lab.me, "terminate", 120);
@@ -174,7 +179,7 @@ fn both_are_killed(by_unit: bool) {
     assert!(Command::new("kill").args(both).status().unwrap().success());
     drop(running);
     assert!(stands_still(&child));
-    if by_unit {
+    if by == "unit" {
         // As the units do it.
         let line = "exec -a ec2fleetd-thaw \"$1\"";
         let root = lab.root(&lab.me);
@@ -186,6 +191,12 @@ fn both_are_killed(by_unit: bool) {
         return clean_up(&lab);
     }
     let config = text(&x(1, &format!("{MOUNT}, {ON}"))).replace("printf last |", "true ||");
+    if by == "rescue" {
+        let end = lab.run(&config, How::default().once().env("EC2FLEETD_PANIC", "on purpose"));
+        until_it_has_written(&lab, child);
+        end.ends(1, &["a run that was killed had it frozen", "failed: d"]);
+        return clean_up(&lab);
+    }
     let end = lab.run(&config, How::default().once());
     until_it_has_written(&lab, child);
     end.ends(0, &["a run that was killed had it frozen", "started"]);
