@@ -39,6 +39,10 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
+    fn is_root(&self) -> bool {
+        self.point == Path::new("/")
+    }
+
     fn parse(line: &[u8]) -> Option<Mount> {
         let mut fields = line.split(|b| *b == b' ');
         let mut text = || fields.next().map(unescape);
@@ -101,12 +105,12 @@ pub(crate) fn mounts_of(root: &Root, node: &Path) -> Vec<Mount> {
 
 /// Whether `/` is on a device of `tree`.
 pub(super) fn holds_root(root: &Root, tree: &DiskTree) -> bool {
-    own(root).iter().any(|m| m.point == Path::new("/") && m.is_on(root, tree))
+    own(root).iter().any(|m| m.is_root() && m.is_on(root, tree))
 }
 
 /// What is mounted at `/`.
 pub(super) fn root_sources(root: &Root) -> Vec<String> {
-    own(root).into_iter().filter(|m| m.point == Path::new("/")).map(|m| m.source).collect()
+    own(root).into_iter().filter(Mount::is_root).map(|m| m.source).collect()
 }
 
 /// What was mounted when the run began.
@@ -160,8 +164,9 @@ pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &S
     let mut patience = None;
     loop {
         let mounted = mounts_of(root, node);
-        // With a mount that is not ours the disk stays, so nothing of it is taken away.
-        if !mounted.iter().any(|m| before.0.contains(m)) {
+        // With a mount that is not ours the disk stays, so nothing of it is taken away. That of `/` is nobody's to take:
+        // the kernel would make it read-only.
+        if !mounted.iter().any(|m| before.0.contains(m) || m.is_root()) {
             cause = None;
             for mount in mounted.iter().rev() {
                 match unmount(mount, scope) {
@@ -191,7 +196,11 @@ pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &S
 /// Takes the mounts of the disk at `node` out of the tree, written out before. They live on, unseen, until the last
 /// process that uses them ends: what it writes after a detachment is lost. Only where somebody asked for it.
 pub(crate) fn unmount_lazily(root: &Root, node: &Path) -> io::Result<()> {
-    for mount in mounts_of(root, node).iter().rev() {
+    let mounted = mounts_of(root, node);
+    if mounted.iter().any(Mount::is_root) {
+        return Err(io::Error::other("it holds the root file system"));
+    }
+    for mount in mounted.iter().rev() {
         if let Ok(dir) = std::fs::File::open(&mount.point) {
             rustix::fs::syncfs(&dir)?;
         }

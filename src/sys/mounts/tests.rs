@@ -56,6 +56,20 @@ fn what_was_mounted_before_the_run_is_not_touched() {
     assert_eq!(held.to_string(), format!("{} is still in use, held by mount: /data", node.display()));
 }
 
+/// The mounts' numbers are made up, so that even without the guard nothing of this machine would be unmounted.
+#[test]
+fn the_root_file_system_is_never_unmounted() {
+    let t = TestDir::new();
+    t.file("sys/block/xvdf/dev", "202:80");
+    let lines =
+        ["4000040 1 202:80 / / rw - ext4 /dev/xvdf rw", "4000041 4000040 202:80 /d /no/such rw - ext4 /dev/xvdf rw\n"];
+    t.file("proc/self/mountinfo", &lines.join("\n"));
+    let node = t.file("dev/xvdf", "");
+    let held = unmount_all(&t.root(), &node, &MountSet::default(), &scope(1)).unwrap_err();
+    assert_eq!(held.cause, None, "nothing was tried");
+    assert!(held.to_string().ends_with("held by mount: /; mount: /no/such"), "{held}");
+}
+
 #[test]
 fn text_of_still_held() {
     let holder = |n| Holder { pid: Some(n), comm: "sh".to_owned(), what: "works in /data".to_owned() };
