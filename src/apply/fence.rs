@@ -1,7 +1,9 @@
 //! `fence: "terminated"`: a volume that an instance keeps which EC2 reports as terminated or stopped is detached from it.
 //!
-//! Right before the call both are looked at again. The call names the holder: if the volume is another's by then, EC2
+//! Right before the call both are looked at again, some seconds after the first look where the holder is stopped. The call names the holder: if the volume is another's by then, EC2
 //! refuses. Never by force. Until the claim nothing of this is ours: a run that is killed here leaves nothing behind.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -10,6 +12,9 @@ use crate::aws::Class;
 use crate::config::VolumeDirective;
 use crate::plan::waiting::{self, Held};
 use crate::scope::Scope;
+
+/// How long a holder must have been stopped by what EC2 says: reads lag behind a start.
+const CERTAIN: Duration = Duration::from_secs(10);
 
 /// What a fence came to.
 pub(super) enum Fenced {
@@ -22,10 +27,13 @@ pub(super) enum Fenced {
 }
 
 impl DomainRun {
-    /// Detaches `h` from its holder if that is still over.
-    pub(super) fn fence(&self, d: &VolumeDirective, h: &Held, scope: &Scope) -> Result<Fenced, Failure> {
+    /// Detaches `h` from its holder if that is still over. `stopped`: it may be started again at any time.
+    pub(super) fn fence(&self, d: &VolumeDirective, h: &Held, stopped: bool, scope: &Scope) -> Result<Fenced, Failure> {
         let (id, holder) = (h.volume_id.as_str(), h.holder.as_str());
         let what = format!("detach {id} from {holder} (fence)");
+        if stopped {
+            scope.sleep(CERTAIN).map_err(|halt| Failure::halted(format!("cannot {what}"), halt))?;
+        }
         let facts = self.shared.facts();
         let now = self.describe(scope, id)?;
         let still = waiting::held(now.iter(), &facts.instance_id, &facts.zone);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::fence::Fenced;
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
-use crate::aws::ec2::Volume;
+use crate::aws::ec2::{InstanceState, Volume};
 use crate::clock::Tick;
 use crate::config::VolumeDirective;
 use crate::plan::waiting::{self, Held, States};
@@ -145,7 +145,8 @@ impl<'a> Wait<'a> {
             && let Some(h) = waiting::to_fence(held, &self.states, &me)
         {
             self.fences += 1;
-            let end = self.run.fence(self.d, h, scope)?;
+            let stopped = self.states.get(&h.holder) == Some(&InstanceState::Stopped);
+            let end = self.run.fence(self.d, h, stopped, scope)?;
             self.asked = None;
             match end {
                 Fenced::Yes => {

@@ -54,6 +54,17 @@ fn only_a_terminated_or_stopped_holder_is_detached_from() {
 }
 
 #[test]
+fn a_stopped_holder_that_is_started_meanwhile_keeps_its_volume() {
+    let (lab, other) = kept("stopped");
+    let run = lab.start(&p(FENCE), once().rate(10));
+    lab.until("a look at the holder", || lab.count("DescribeInstances") > 0);
+    lab.server.world().set_instance_state(&other, "pending");
+    let run = run.wait(&lab);
+    run.ends(1, &[]);
+    assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+}
+
+#[test]
 fn an_instance_that_ec2_does_not_know_is_not_detached_from() {
     let (lab, other) = kept("terminated");
     lab.server.world().forget_instance(&other, 1 << 30);
