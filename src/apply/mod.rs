@@ -8,8 +8,10 @@
 //! A run after one that was cut off goes on with its transaction ([`settle`]): what is still wanted is taken up where it
 //! stands, the rest is put back.
 
+pub(crate) mod act;
 pub(crate) mod address;
 pub(crate) mod claim;
+pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
@@ -18,6 +20,7 @@ pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod marks;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
@@ -176,6 +179,10 @@ pub(crate) struct DomainRun {
     abandoned: Arc<AtomicBool>,
     /// What its snapshots share.
     snapshots: snapshot::State,
+    /// When it was committed.
+    committed_at: Mutex<Option<Tick>>,
+    /// Moves of others that are over, as their volumes say, but not finished.
+    moves_to_finish: Mutex<Vec<hold::MoveHold>>,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
     /// What directives that wait have seen.
@@ -196,6 +203,8 @@ impl DomainRun {
             address: Mutex::default(),
             abandoned: Arc::default(),
             snapshots: snapshot::State::default(),
+            committed_at: Mutex::default(),
+            moves_to_finish: Mutex::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),
         }
@@ -206,11 +215,15 @@ impl DomainRun {
         lock(&self.calls).clone()
     }
 
-    /// Notes a call that changes something, before it is made.
+    /// Notes a call that changes something, before it is made. The same one again, after a look, is noted once.
     pub(crate) fn note_call(&self, method: &str, param: Value) {
-        lock(&self.calls).push(json!({
+        let call = json!({
             "platform": "aws", "domain": self.config.name, "method": method, "param": param, "dry": false,
-        }));
+        });
+        let mut calls = lock(&self.calls);
+        if calls.last() != Some(&call) {
+            calls.push(call);
+        }
     }
 
     /// The macro values of this domain, without those of a volume.

@@ -10,9 +10,11 @@ use std::time::Duration;
 use super::hold::{Done, Origin, VolumeHold};
 use super::volume::Acquired;
 use super::{DomainRun, lock};
+use crate::aws::Still;
 use crate::config::{Release, VolumeDirective};
 use crate::model::Event;
 use crate::plan::tags;
+use crate::plan::unfinished::Own;
 use crate::plan::way_out::{Tasks, share};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
@@ -67,7 +69,13 @@ impl DomainRun {
         let ids: Vec<&str> = volumes.iter().map(String::as_str).collect();
         let (now, scope) = (self.shared.time_tag(), scope.within(ANNOUNCED.min(scope.remaining() / 8)));
         // Otherwise it is written later.
-        if !ids.is_empty() && self.shared.aws.create_tags(&scope, &ids, &[(tags::TS_USED, &now)]).is_ok() {
+        if ids.is_empty() {
+            return;
+        }
+        let used = [(tags::TS_USED, now.as_str())];
+        let watch = self.shared.watch(&ids, Own::Attached, Some(self.shared.clock.now()));
+        self.note_tags(&ids, &used);
+        if self.shared.aws.create_tags(&scope, &ids, &used, &Still::while_(&|s| watch.ask(s))).is_ok() {
             let mut all = lock(&self.in_use);
             all.iter_mut().filter(|u| volumes.contains(&u.volume.volume_id)).for_each(|u| u.announced = true);
         }
@@ -147,8 +155,12 @@ impl DomainRun {
         let now = self.shared.time_tag();
         // A hint: the volume goes without it too.
         if !u.announced
-            && let Err(e) =
-                self.shared.aws.create_tags(&detach.within(detach.remaining() / 4), &[id], &[(tags::TS_USED, &now)])
+            && let Err(e) = self.tag_attached(
+                id,
+                &[(tags::TS_USED, &now)],
+                self.shared.clock.now(),
+                &detach.within(detach.remaining() / 4),
+            )
         {
             log::warn!("{}: cannot write the time of use of {id}: {e}", d.path);
         }

@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure};
-use crate::aws::Class;
 use crate::aws::ec2::AttachmentState;
+use crate::aws::{Class, Still};
 use crate::plan::records::{Now, can_be_again, compare, undo};
 use crate::plan::tags;
+use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
@@ -155,16 +156,20 @@ impl DomainRun {
             Done::Yes => true,
             Done::Maybe => self.is_here(v, &id, scope)?,
         };
+        let mut used = None;
         if attached {
             self.let_go(v, &id, scope)?;
-            self.restore_tags(v, &id, &scope.within(scope.remaining() / 4));
+            used = Some(self.restore_tags(v, &id, &scope.within(scope.remaining() / 4))?);
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(());
             }
         }
         match v.origin {
-            Origin::Created => self.delete(&id, !v.seen, scope),
+            Origin::Created => {
+                let (me, token) = (&self.shared.facts().instance_id, v.token.as_deref().unwrap_or_default());
+                self.delete(&id, !v.seen, Own::Unfinished { owner: me, token, used: used.as_deref() }, scope)
+            }
             Origin::Claimed => Ok(()),
             Origin::Adopted => {
                 let how = if v.transit_removed { "in transit" } else { "as it was found" };
@@ -229,8 +234,9 @@ impl DomainRun {
             .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
     }
 
-    /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's.
-    pub(super) fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
+    /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's. What was made and
+    /// marked as data is marked as unfinished again, or stays attached. The time of use that it wrote, if any.
+    pub(super) fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<String, String> {
         let changed = v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
         // By value: what is not ours any more stays. What was another's is written over.
         let (mut back, mut off) = (Vec::new(), Vec::new());
@@ -244,23 +250,22 @@ impl DomainRun {
         if let Some(token) = &v.token {
             // What is in transit and has no time of use was never attached, and may be deleted by whoever finds it.
             back.push((tags::TS_USED, now.as_str()));
-            if v.transit_removed && v.origin != Origin::Created {
+            if v.transit_removed {
                 back.push((tags::IN_TRANSIT, token));
             }
         }
-        if !off.is_empty() {
-            let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-            self.note_call("delete_tags", json!({ "Resources": [id], "Tags": noted }));
+        let known = self.shared.clock.now();
+        let end =
+            self.untag(id, &off, &Still::always(), scope).and_then(|()| self.tag_attached(id, &back, known, scope));
+        match end {
+            Err(e) if v.marked => {
+                let what = Failure::api("mark it as unfinished", &e);
+                return Err(format!("{id} stays attached as {}, so that nobody takes it for data: {what}", v.device));
+            }
+            Err(e) => log::warn!("cannot put the tags of {id} back (they block nothing): {e}"),
+            Ok(()) => {}
         }
-        if !back.is_empty() {
-            let noted: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-            self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
-        }
-        let aws = &self.shared.aws;
-        let outcome = aws.delete_tags(scope, &[id], &off).and(aws.create_tags(scope, &[id], &back));
-        if let Err(e) = outcome {
-            log::warn!("cannot put the tags of {id} back (they block nothing): {e}");
-        }
+        Ok(now)
     }
 
     /// Detaches it. What is given says who has it by now, if that is another instance.
@@ -268,12 +273,11 @@ impl DomainRun {
         let facts = self.shared.facts();
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
-        self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": me }));
         let mut pause = Duration::from_millis(250);
         let mut asked = false;
         loop {
             if !asked {
-                match self.shared.aws.detach_volume(scope, id, me) {
+                match self.detach_from(id, me, &Still::always(), scope) {
                     Ok(()) => asked = true,
                     // It was detached already, by an earlier try or by somebody else.
                     Err(e) if matches!(e.class(), Class::Gone | Class::Conflict) => asked = true,
@@ -305,14 +309,18 @@ impl DomainRun {
         }
     }
 
-    /// Deletes a volume that was never committed. `unseen`: it is so new that EC2 may not find it yet.
-    pub(crate) fn delete(&self, id: &str, unseen: bool, scope: &Scope) -> Result<(), String> {
-        self.note_call("delete_volume", json!({ "VolumeId": id }));
+    /// Deletes a volume that was never committed, as long as `own` holds of it. `unseen`: it is so new that EC2 may not
+    /// find it yet.
+    pub(crate) fn delete(&self, id: &str, unseen: bool, own: Own<'_>, scope: &Scope) -> Result<(), String> {
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
-            match self.shared.aws.delete_volume(scope, id) {
+            match self.delete_owned(id, own, scope) {
                 Ok(()) => {
                     log::info!("{id} deleted: this run created it");
+                    return Ok(());
+                }
+                Err(e) if e.class() == Class::Lapsed => {
+                    log::warn!("not deleting {id}, which this run created: {e}");
                     return Ok(());
                 }
                 Err(e) if e.class() == Class::Gone && unseen && round < UNSEEN_ROUNDS && scope.sleep(pause).is_ok() => {
@@ -322,14 +330,6 @@ impl DomainRun {
                 Err(e) if e.class() == Class::Gone => return Ok(()),
                 // Just detached, or still being created.
                 Err(e) if matches!(e.class(), Class::Conflict | Class::Ambiguous | Class::TooEarly) => {
-                    let facts = self.shared.facts();
-                    let now = self.describe(scope, id).ok().flatten();
-                    if let Some(now) = now.filter(|v| !v.attachments.is_empty())
-                        && let Standing::Absent(why) = standing(&now, &facts.instance_id, &facts.zone)
-                    {
-                        log::warn!("{id} is another's by now and not deleted: {why}");
-                        return Ok(());
-                    }
                     scope.sleep(pause).map_err(|h| format!("{id}, which this run created, exists still: {e}: {h}"))?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }

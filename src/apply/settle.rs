@@ -13,14 +13,14 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::hold::{AddressHold, Committed, Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure, lock};
+use crate::aws::Still;
 use crate::aws::ec2::{Volume, VolumeState};
 use crate::aws::route53::RecordSet;
 use crate::config::{Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
+use crate::plan::unfinished::{Own, is_unfinished};
 use crate::plan::volumes::{self, Standing, standing};
 use crate::plan::{create, tags};
 use crate::scope::Scope;
@@ -171,7 +171,7 @@ impl DomainRun {
         if here {
             log::info!("{id}, which an earlier run attached, is put back: this config has no use for it");
             self.let_go(v, &id, scope)?;
-            self.restore_tags(v, &id, scope);
+            self.restore_tags(v, &id, scope)?;
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(());
@@ -186,9 +186,13 @@ impl DomainRun {
             return Ok(());
         }
         if !here && v.attached == Done::No && never_attached(&now, v.token.as_deref()) {
-            return self.delete(&id, false, scope);
+            let token = v.token.as_deref().unwrap_or_default();
+            return self.delete(&id, false, Own::Unfinished { owner: &me, token, used: None }, scope);
         }
-        if now.tag(tags::LINEAGE).is_some() && now.tag(tags::IN_TRANSIT).is_some() {
+        if now.tag(tags::LINEAGE).is_some()
+            && is_unfinished(&now)
+            && !self.originals(&now, scope).map_err(failed)?.is_empty()
+        {
             self.give_copy_up(&now, scope)?;
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
@@ -213,9 +217,7 @@ impl DomainRun {
                 v.id
             ),
         }
-        let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-        self.note_call("delete_tags", json!({ "Resources": [v.id], "Tags": noted }));
-        if let Err(e) = self.shared.aws.delete_tags(scope, &[&v.id], &off) {
+        if let Err(e) = self.untag(&v.id, &off, &Still::always(), scope) {
             log::warn!("cannot take the tags of its creation off {} (they block nothing): {e}", v.id);
         }
     }
@@ -314,6 +316,7 @@ impl DomainRun {
                 for hold in holds {
                     if let Hold::Volume(v) = &hold
                         && !known(&l.inherited, &v.volume_id)
+                        && !known(&l.left, &v.volume_id)
                     {
                         l.inherited.push(hold);
                     }
@@ -395,6 +398,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         disk: None,
         tags_before: Vec::new(),
         transit_removed: false,
+        marked: false,
         formatting: false,
         inherited: true,
     }

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::volume::Acquired;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, SnapshotState};
-use crate::aws::{ApiError, Class};
+use crate::aws::{ApiError, Class, Still};
 use crate::config::{self, VolumeDirective};
 use crate::model::Event;
 use crate::parallel;
@@ -232,7 +232,7 @@ impl DomainRun {
     fn delete_too_many(&self, path: &str, old: &[&Snapshot], scope: &Scope) {
         for s in old {
             let id = s.id.as_str();
-            match self.shared.aws.delete_snapshot(scope, id) {
+            match self.delete_owned_snapshot(id, &Still::always(), scope) {
                 Ok(()) => {
                     log::info!("{path}: deleted {id}, a snapshot of {}: enough newer ones are there", s.volume_id)
                 }

@@ -67,6 +67,8 @@ mod snapshots;
 mod snapshots_events;
 mod snapshots_frozen;
 mod transport;
+mod unfinished;
+mod unfinished_moves;
 mod volumes_attach;
 mod volumes_by_id;
 mod volumes_certain;
