@@ -160,6 +160,14 @@ impl DomainRun {
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
         scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        // Commands of those before it may have taken long.
+        let disk = self.disk_of(&a.volume_id, scope)?;
+        let disk = disk.ok_or_else(|| Failure::new(format!("the disk of {} is not here any more", a.volume_id)))?;
+        if disk != a.disk {
+            log::info!("{}: the disk of {} is {} by now", d.path, a.volume_id, disk.display());
+            self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        }
+        let a = &Acquired { disk, ..a.clone() };
         self.uses(d, a);
         let mounted = d.mount.as_ref().map(|m| self.mount(d, m, a, scope)).transpose()?;
         if !self.shared.exec_enabled {

@@ -38,7 +38,7 @@ pub(crate) mod volume;
 pub(crate) mod wait;
 pub(crate) mod zone;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,6 +58,7 @@ use crate::macros::Values;
 use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
+use crate::sys::block::Named;
 use crate::sys::mounts::MountSet;
 use crate::sys::notify::Notifier;
 use hold::Ledger;
@@ -167,6 +168,8 @@ pub(crate) struct DomainRun {
     /// `{transaction_log}`: the calls that changed something, in order.
     calls: Mutex<Vec<Value>>,
     ledger: Mutex<Ledger>,
+    /// The disks of its volumes, as they were when they were seen last.
+    disks: Mutex<BTreeMap<String, Named>>,
     /// What its directives use.
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
@@ -197,6 +200,7 @@ impl DomainRun {
             config: config.clone(),
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
+            disks: Mutex::default(),
             in_use: Mutex::default(),
             written: Mutex::default(),
             crowds: Mutex::default(),

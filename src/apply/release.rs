@@ -61,11 +61,10 @@ impl DomainRun {
     /// Writes the time of use on the volumes that `event` releases, while the commands run: who waits for one of them sees
     /// that, and looks more often. After the commands that is one call less on the way.
     pub(crate) fn announce_release(&self, event: Event, scope: &Scope) {
-        let volumes: Vec<String> = lock(&self.in_use)
-            .iter()
-            .filter(|u| self.released(u, event).is_some())
-            .map(|u| u.volume.volume_id.clone())
-            .collect();
+        let in_use = lock(&self.in_use).clone();
+        let going = in_use.iter().filter(|u| self.released(u, event).is_some()).map(|u| u.volume.volume_id.clone());
+        // One whose disk is not here any more may be another instance's.
+        let volumes: Vec<String> = going.filter(|id| matches!(self.disk_of(id, scope), Ok(Some(_)))).collect();
         let ids: Vec<&str> = volumes.iter().map(String::as_str).collect();
         let (now, scope) = (self.shared.time_tag(), scope.within(ANNOUNCED.min(scope.remaining() / 8)));
         // Otherwise it is written later.
@@ -144,13 +143,26 @@ impl DomainRun {
         log::info!("{}: releasing {id}", d.path);
         self.end_programs(&d.path, unmount);
         let root = &self.shared.root;
-        // Whoever mounted it: the config says that the volume goes.
-        if let Err(held) = mounts::unmount_all(root, &a.disk, &MountSet::default(), unmount) {
-            if !lazy {
-                return Err(format!("{id} stays attached: {held}"));
+        // What had its name once may be another one's disk by now.
+        let disk = self.disk_of(id, unmount);
+        match disk.map_err(|f| format!("{id} stays attached: which disk it is cannot be told: {f}"))? {
+            // Whoever mounted it: the config says that the volume goes.
+            Some(disk) => match mounts::unmount_all(root, &disk, &MountSet::default(), unmount) {
+                Ok(()) => {}
+                Err(held) if !lazy => return Err(format!("{id} stays attached: {held}")),
+                Err(held) => {
+                    log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
+                    mounts::unmount_lazily(root, &disk).map_err(|e| format!("{id} stays attached: {e}"))?;
+                }
+            },
+            None => {
+                let here = self.attachment_here(id, detach);
+                if here.map_err(|f| format!("{id} may be attached still: {f}"))?.is_none() {
+                    log::warn!("{}: {id} is not attached here any more: it is left alone", d.path);
+                    return Ok(());
+                }
+                log::warn!("{}: {id} is attached, but this machine shows no disk of it: nothing is unmounted", d.path);
             }
-            log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
-            mounts::unmount_lazily(root, &a.disk).map_err(|e| format!("{id} stays attached: {e}"))?;
         }
         let now = self.shared.time_tag();
         // A hint: the volume goes without it too.

@@ -227,11 +227,12 @@ impl DomainRun {
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
     pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
         self.shared.runner.end_group(&v.key, scope);
-        let Some(disk) = self.disk_now(v, id) else { return Ok(()) };
+        let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
+        let disk = self.disk_now(v, id, scope).map_err(|f| stays(&format!("which disk it is cannot be told: {f}")))?;
+        let Some(disk) = disk else { return Ok(()) };
         // Commands run when the disk was seen: before that, nothing on it is theirs.
         let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
-        mounts::unmount_all(&self.shared.root, &disk, before, scope)
-            .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
+        mounts::unmount_all(&self.shared.root, &disk, before, scope).map_err(|held| stays(&held))
     }
 
     /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's. What was made and

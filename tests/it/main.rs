@@ -28,6 +28,7 @@ mod happy;
 
 mod device_names;
 mod disks;
+mod disks_moved;
 mod early_clock;
 mod early_disk;
 mod early_log;
@@ -66,6 +67,7 @@ mod signals;
 mod snapshots;
 mod snapshots_events;
 mod snapshots_frozen;
+mod snapshots_held;
 mod transport;
 mod unfinished;
 mod unfinished_moves;
