@@ -78,7 +78,8 @@ impl DomainRun {
             match self.attempt(d, v, device, scope)? {
                 Attempt::Ours => return Ok(Ok((device.to_owned(), before))),
                 Attempt::Lost(why) => return Ok(Err(why)),
-                Attempt::NameTaken(Some(by)) => {
+                // What another domain's journal names is being put back.
+                Attempt::NameTaken(Some(by)) if !lock(&self.shared.owed).contains(&by) => {
                     let text = format!(
                         "cannot attach {} as {device}: the name is held by {by}, which is not this directive's: \
                          choose another device, or detach {by}",
@@ -86,7 +87,7 @@ impl DomainRun {
                     );
                     return Err(Failure::new(text));
                 }
-                Attempt::NameTaken(None) => {
+                Attempt::NameTaken(_) => {
                     if !std::mem::replace(&mut said, true) {
                         log::info!("{}: waiting for the device name {device}: it was in use a moment ago", d.path);
                     }

@@ -29,6 +29,7 @@ pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
+pub(crate) mod strays;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
 pub(crate) mod volume;
@@ -80,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) addresses_to_come: AtomicUsize,
     /// Volumes (and domain) of domains that stand, in the same way.
     pub(crate) kept_volumes: Mutex<BTreeSet<(String, String)>>,
+    /// Volumes that journals of other domains name, and that are about to be put back.
+    pub(crate) owed: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
@@ -235,11 +238,10 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
-    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+    /// `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) {
         let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
-        self.holds_anything()
     }
 
     /// Whether there is anything that a roll-back would put back.

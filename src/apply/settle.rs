@@ -353,7 +353,7 @@ impl DomainRun {
 }
 
 impl Hold {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         match self {
             Hold::Record(r) => format!("{} in hosted zone {}", r.name, r.zone),
             Hold::Move(m) => format!("the move of {}", m.volume_id),

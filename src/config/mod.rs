@@ -82,7 +82,7 @@ impl Domain {
 }
 
 /// One application on the instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Domain {
     /// Its key in `domains`.
     pub(crate) name: String,

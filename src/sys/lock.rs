@@ -14,8 +14,12 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::journal::JournalFile;
 use super::{Root, run_dir};
 use crate::scope::{Halt, Scope};
+
+/// What stands behind the process id of who has a domain's lock only to settle it.
+const SETTLES: &str = "settles";
 
 /// Why a lock could not be had.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(crate) enum LockError {
         what: String,
         /// Its process, as far as it wrote it down.
         pid: Option<u32>,
+        /// It only settles what an earlier run of the domain left, and gives it back soon.
+        settles: bool,
     },
     /// It was not free in time.
     Halted {
@@ -46,8 +52,8 @@ pub(crate) enum LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LockError::Held { what, pid: Some(pid) } => write!(f, "{what} is being run by process {pid}"),
-            LockError::Held { what, pid: None } => write!(f, "{what} is being run by another process"),
+            LockError::Held { what, pid: Some(pid), .. } => write!(f, "{what} is being run by process {pid}"),
+            LockError::Held { what, pid: None, .. } => write!(f, "{what} is being run by another process"),
             LockError::Halted { what, .. } => write!(f, "another ec2fleetd keeps {what} locked"),
             LockError::Io { path, .. } => write!(f, "cannot lock {}", path.display()),
         }
@@ -64,6 +70,19 @@ impl std::error::Error for LockError {
     }
 }
 
+impl LockError {
+    /// Its text and that of all that led to it.
+    pub(crate) fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(c) = cause {
+            text.push_str(&format!(": {c}"));
+            cause = c.source();
+        }
+        text
+    }
+}
+
 /// The right to run a domain; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct DomainLock {
@@ -74,15 +93,27 @@ impl DomainLock {
     /// Takes it, or says at once who has it.
     pub(crate) fn acquire(root: &Root, domain: &str) -> Result<DomainLock, LockError> {
         let path = run_dir::shared(root).join(run_dir::file_name(domain, "lock"));
+        DomainLock::take(root, path, &format!("domain '{domain}'"), "")
+    }
+
+    /// Takes the lock of the domain whose journal this is, only to settle that: whoever wants to run the domain waits.
+    pub(crate) fn settle(root: &Root, journal: &JournalFile) -> Result<DomainLock, LockError> {
+        let name = journal.path().with_extension("lock");
+        let path = run_dir::shared(root).join(name.file_name().unwrap_or_default());
+        DomainLock::take(root, path, &format!("the domain of {}", journal.path().display()), SETTLES)
+    }
+
+    fn take(root: &Root, path: PathBuf, what: &str, how: &str) -> Result<DomainLock, LockError> {
         let failed = |cause| LockError::Io { path: path.clone(), cause };
         let mut file = open(root, &path).map_err(failed)?;
         if try_lock(&file).map_err(failed)? {
-            note_pid(&mut file).map_err(failed)?;
+            note_pid(&mut file, how).map_err(failed)?;
             return Ok(DomainLock { _file: file });
         }
         let mut text = String::new();
-        let _ = file.take(20).read_to_string(&mut text);
-        Err(LockError::Held { what: format!("domain '{domain}'"), pid: text.trim().parse().ok() })
+        let _ = file.take(40).read_to_string(&mut text);
+        let (pid, how) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        Err(LockError::Held { what: what.to_owned(), pid: pid.parse().ok(), settles: how == SETTLES })
     }
 }
 
@@ -102,7 +133,7 @@ impl DeviceNameLock {
             let halted = |halt| LockError::Halted { what: "the choice of device names".to_owned(), halt };
             scope.sleep(Duration::from_millis(20)).map_err(halted)?;
         }
-        note_pid(&mut file).map_err(failed)?;
+        note_pid(&mut file, "").map_err(failed)?;
         Ok(DeviceNameLock { _file: file })
     }
 }
@@ -124,9 +155,9 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-fn note_pid(file: &mut File) -> io::Result<()> {
+fn note_pid(file: &mut File, how: &str) -> io::Result<()> {
     file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())
+    writeln!(file, "{} {how}", std::process::id())
 }
 
 #[cfg(test)]
@@ -210,7 +241,7 @@ mod tests {
         let path = t.0.join("run/ec2fleetd/domain.a.lock");
         let e = DomainLock::acquire(&t.root(), "a").unwrap_err();
         assert_eq!(e.to_string(), format!("cannot lock {}", path.display()));
-        let unknown = LockError::Held { what: "domain 'a'".to_owned(), pid: None };
+        let unknown = LockError::Held { what: "domain 'a'".to_owned(), pid: None, settles: false };
         assert_eq!(unknown.to_string(), "domain 'a' is being run by another process");
     }
 }

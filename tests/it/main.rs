@@ -66,6 +66,7 @@ mod signals;
 mod snapshots;
 mod snapshots_events;
 mod snapshots_frozen;
+mod strays;
 mod transport;
 mod volumes_attach;
 mod volumes_by_id;
