@@ -32,6 +32,7 @@ pub(crate) mod snapshot;
 pub(crate) mod strays;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
+pub(crate) mod uses;
 pub(crate) mod volume;
 pub(crate) mod wait;
 pub(crate) mod zone;
@@ -40,7 +41,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
@@ -79,8 +80,10 @@ pub(crate) struct Shared {
     pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
-    /// Volumes (and domain) of domains that stand, in the same way.
-    pub(crate) kept_volumes: Mutex<BTreeSet<(String, String)>>,
+    /// Who has which volume, in the same way.
+    pub(crate) uses: uses::Uses,
+    /// The domains of this process.
+    pub(crate) configs: OnceLock<Vec<Arc<Domain>>>,
     /// Volumes that journals of other domains name, and that are about to be put back.
     pub(crate) owed: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
@@ -171,6 +174,8 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// Volumes that were found attached with tags of a run that ended: when this one stands, they are brought up to date.
+    found: Mutex<Vec<hold::Committed>>,
     /// The elastic address that its directive has.
     address: Mutex<Option<hold::AddressHold>>,
     /// The other members of the fleets whose names its directives share.
@@ -194,6 +199,7 @@ impl DomainRun {
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
             in_use: Mutex::default(),
+            found: Mutex::default(),
             written: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),

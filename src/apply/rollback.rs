@@ -26,6 +26,7 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         self.uses_no_more(key);
+        self.renounce(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
         // Whatever happens to the records, half of the time is the volumes'.
@@ -40,7 +41,17 @@ impl DomainRun {
                     self.forget_written(r);
                     self.restore_record(r, &for_records)
                 }
-                Hold::Volume(v) => self.release_volume(v, for_volumes),
+                Hold::Volume(v) => match self.release_volume(v, for_volumes) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        self.ledger(|l| {
+                            l.held.retain(|h| *h != hold);
+                            l.inherited.push(hold);
+                        });
+                        continue;
+                    }
+                    Err(what) => Err(what),
+                },
                 Hold::Address(a) => {
                     self.forget_address();
                     self.disassociate(a, scope)
@@ -132,7 +143,8 @@ impl DomainRun {
         Err(failed(&"it changes again and again"))
     }
 
-    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
+    /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.
+    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<bool, String> {
         // What still writes tags must not do so after they are taken off.
         let tagging = {
             let mut all = super::lock(&self.tagging);
@@ -141,15 +153,18 @@ impl DomainRun {
         if let Some(t) = tagging {
             let _ = t.join();
         }
-        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(true) };
         if used {
             log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
-            return Ok(());
+            return Ok(true);
         }
-        if super::lock(&self.shared.kept_volumes).iter().any(|(v, _)| *v == id) {
-            log::info!("{id} stays: another domain has it too");
-            return Ok(());
-        }
+        let _taking = match self.take(&id, &v.key, scope)? {
+            Ok(taking) => taking,
+            Err(other) => {
+                self.let_go_of_own(v, &id, scope);
+                return self.is_left_to(v, &id, &other, scope);
+            }
+        };
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
@@ -160,16 +175,16 @@ impl DomainRun {
             self.restore_tags(v, &id, &scope.within(scope.remaining() / 4));
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
-                return Ok(());
+                return Ok(true);
             }
         }
         match v.origin {
-            Origin::Created => self.delete(&id, !v.seen, scope),
-            Origin::Claimed => Ok(()),
+            Origin::Created => self.delete(&id, !v.seen, scope).map(|()| true),
+            Origin::Claimed => Ok(true),
             Origin::Adopted => {
                 let how = if v.transit_removed { "in transit" } else { "as it was found" };
                 log::info!("{id} is left {how}, for the next run to finish");
-                Ok(())
+                Ok(true)
             }
         }
     }

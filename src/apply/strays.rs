@@ -19,6 +19,9 @@ use crate::sys::lock::{DomainLock, LockError};
 /// A daemon that has this domain may be about to start: it goes first.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether it is decided who has what is to be put back.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// One journal.
 #[derive(Debug)]
 pub(crate) struct Stray {
@@ -128,6 +131,10 @@ impl Stray {
             log::warn!("domain '{}' is not in this config: putting back what an earlier run of it left", self.name);
         }
         let mut left = run.settle_rest(scope);
+        // One of our domains may be about to use what it names: that decides.
+        while run.holds_anything() && scope.sleep(LOOK).is_ok() {
+            left.extend(run.settle_rest(scope));
+        }
         // What the time did not suffice for.
         let open = lock(&run.ledger).inherited.clone();
         left.extend(open.iter().map(|h| format!("{} is not put back yet", h.what())));

@@ -13,6 +13,7 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
         for (_, t) in std::mem::take(&mut *lock(&run.tagging)) {
             let _ = t.join();
         }
+        run.left_to_others();
         volumes.append(&mut run.to_be_tidied(scope));
     }
     let now = shared.time_tag();

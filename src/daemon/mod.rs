@@ -344,6 +344,8 @@ impl Daemon {
 
     /// Rolls back what these domains hold, if they hold anything. What could not be is returned.
     fn roll_back(&self, lost: &[&Arc<Domain>]) -> Vec<String> {
+        // Before any of them is put back: what they have together is nobody's then.
+        lost.iter().for_each(|d| d.run.renounce(None));
         let lost: Vec<&Arc<Domain>> = lost.iter().copied().filter(|d| d.run.holds_anything()).collect();
         if lost.is_empty() {
             return Vec::new();

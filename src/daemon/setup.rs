@@ -175,7 +175,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let context = lasting.context(&args, facts, &Noticed::default());
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter();
-    let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
+    let domains: Vec<_> = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
+    let _ = context.shared.configs.set(domains.iter().map(|d| d.config.clone()).collect());
     let (stop, failing) = (stop.clone(), Failing::new());
     let daemon = Daemon {
         args,
@@ -227,8 +228,9 @@ impl Lasting {
                 asked_again: Mutex::default(),
                 kept_records: Mutex::default(),
                 addresses_to_come: Default::default(),
-                kept_volumes: Mutex::default(),
+                uses: Default::default(),
                 owed: Mutex::default(),
+                configs: Default::default(),
                 zones: Zones::default(),
                 transaction_id,
                 seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),
@@ -264,8 +266,11 @@ impl Daemon {
             notifier: old.notifier.clone(),
         };
         self.domains.iter().for_each(|d| d.run.no_more_snapshots());
+        // A thread of before may keep the old one for a while.
+        old.uses.forget();
         let context = lasting.context(&self.args, facts, notice);
         self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();
+        let _ = context.shared.configs.set(self.domains.iter().map(|d| d.config.clone()).collect());
         self.context = context;
         Ok(())
     }

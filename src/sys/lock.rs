@@ -138,7 +138,7 @@ impl DeviceNameLock {
     }
 }
 
-fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
+pub(super) fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
     run_dir::make(&run_dir::shared(root))?;
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)

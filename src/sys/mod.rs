@@ -20,6 +20,7 @@ pub(crate) mod probe;
 mod run_dir;
 pub(crate) mod signals;
 pub(crate) mod start;
+pub(crate) mod use_lock;
 
 use std::io;
 use std::path::{Path, PathBuf};

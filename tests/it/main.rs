@@ -62,6 +62,7 @@ mod rollback_records;
 mod rollback_stop;
 mod rollback_unsure;
 mod secrets;
+mod shared;
 mod signals;
 mod snapshots;
 mod snapshots_events;

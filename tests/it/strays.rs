@@ -75,7 +75,9 @@ fn it_is_done_beside_the_work_of_the_others_and_before_the_end_of_a_run_that_wat
 
 #[test]
 fn what_cannot_be_put_back_is_exit_code_3_until_it_can() {
-    for text in ["{}", "", r#"{ domains: { e: {} } }"#, r#"{ domains: { e: { exec: [{ lines: [{ argv: ["false"] }] }] } } }"#] {
+    for text in
+        ["{}", "", r#"{ domains: { e: {} } }"#, r#"{ domains: { e: { exec: [{ lines: [{ argv: ["false"] }] }] } } }"#]
+    {
         let (lab, before) = killed();
         lab.server.world().deny("EC2:DetachVolume");
         let run = lab.run(text, once().rate(5));
@@ -216,7 +218,8 @@ fn any_number_of_them() {
     let run = lab.run("{}", once().rate(5));
     run.ends(0, &["domain 'n99'", "vol-00000000000000001 detached"]);
     let left = fs::read_dir(journal(&lab).parent().unwrap()).unwrap();
-    let left: Vec<_> = left.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "journal")).collect();
+    let left: Vec<_> =
+        left.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "journal")).collect();
     assert!(left.is_empty(), "{left:?} {run}");
     lab.nothing_left(&run);
 }
