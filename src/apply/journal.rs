@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::hold::{Committed, Hold, Ledger, Origin};
-use crate::sys::Root;
 use crate::sys::journal::JournalFile;
+use crate::sys::{Root, run_dir};
 
 /// Of the format. Another one is not read, but set aside.
 const VERSION: u32 = 1;
@@ -126,8 +126,12 @@ impl Ledger {
             let stale = file.remove().err().map(|e| format!("; nor remove it: {e}"));
             self.journal.written = stale.is_none().then(Vec::new);
             if !std::mem::replace(&mut self.journal.said, true) {
-                let path = file.path().display();
-                log::warn!("cannot write the journal {path} (going on without it): {e}{}", stale.unwrap_or_default());
+                let (path, advice) = (file.path().display(), run_dir::advice(&e));
+                log::warn!(
+                    "cannot write the journal {path} (going on without it: what a kill leaves is then found by tags \
+                     only): {e}{}{advice}",
+                    stale.unwrap_or_default()
+                );
             }
         }
     }

@@ -76,27 +76,29 @@ impl Stray {
     }
 
     /// The lock, and the transaction as a domain without directives has it. `None`: another process has the domain.
-    fn open(&self, shared: &Arc<Shared>, runs: &[&DomainRun]) -> Option<(Option<DomainLock>, DomainRun)> {
+    fn open(
+        &self,
+        shared: &Arc<Shared>,
+        runs: &[&DomainRun],
+    ) -> Result<Option<(Option<DomainLock>, DomainRun)>, String> {
         // Of a domain of ours we have it.
         let ours = runs.iter().any(|r| self.file.is_of(&r.config.name));
         let locked = (!ours).then(|| DomainLock::settle(&shared.root, &self.file)).transpose();
         let locked = match locked {
             Ok(locked) => locked,
-            Err(LockError::Held { .. }) => return None,
-            Err(e) => {
-                log::error!("cannot settle {}: {}", self.file.path().display(), e.full());
-                return None;
-            }
+            Err(LockError::Held { .. }) => return Ok(None),
+            Err(e) => return Err(format!("{} cannot be settled: {}", self.file.path().display(), e.full())),
         };
         let config = Domain { name: self.name.clone(), ..Domain::default() };
         let run = DomainRun::new(shared, &Arc::new(config));
         let ledger = Ledger::open_file(self.file.clone(), &self.name, &shared.facts().instance_id, false);
         *lock(&run.ledger) = ledger;
-        Some((locked, run))
+        Ok(Some((locked, run)))
     }
 
     fn hand_over(&self, shared: &Arc<Shared>, runs: &[&DomainRun]) {
-        let Some((_locked, run)) = self.open(shared, runs) else { return };
+        // What cannot be opened is told when it is to be settled.
+        let Ok(Some((_locked, run))) = self.open(shared, runs) else { return };
         let inherited = lock(&run.ledger).inherited.clone();
         for hold in inherited {
             let Some(heir) = runs.iter().find(|r| self.is_for(r, &hold)) else { continue };
@@ -126,7 +128,14 @@ impl Stray {
     }
 
     fn settle_in(&self, shared: &Arc<Shared>, scope: &Scope) -> Vec<String> {
-        let Some((_locked, run)) = self.open(shared, &[]) else { return Vec::new() };
+        let (_locked, run) = match self.open(shared, &[]) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Vec::new(),
+            Err(what) => {
+                log::error!("{what}");
+                return vec![what];
+            }
+        };
         if run.holds_anything() {
             log::warn!("domain '{}' is not in this config: putting back what an earlier run of it left", self.name);
         }

@@ -14,9 +14,9 @@ use super::hold::{Hold, VolumeHold};
 use super::{DomainRun, Failure, lock};
 use crate::plan::tags;
 use crate::scope::{Halt, Scope};
-use crate::sys::Root;
 use crate::sys::mounts;
 use crate::sys::use_lock::UseLock;
+use crate::sys::{Root, run_dir};
 
 /// How often it is looked whether a thing is taken away by now.
 const LOOK: Duration = Duration::from_millis(50);
@@ -116,7 +116,8 @@ impl Uses {
         if !self.said.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "cannot write to /run/ec2fleetd which volumes are used (going on without it; other ec2fleetd of this \
-                 instance do not know that we use them): {e}"
+                 instance do not know that we use them): {e}{}",
+                run_dir::advice(e)
             );
         }
     }

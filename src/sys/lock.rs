@@ -55,7 +55,9 @@ impl fmt::Display for LockError {
             LockError::Held { what, pid: Some(pid), .. } => write!(f, "{what} is being run by process {pid}"),
             LockError::Held { what, pid: None, .. } => write!(f, "{what} is being run by another process"),
             LockError::Halted { what, .. } => write!(f, "another ec2fleetd keeps {what} locked"),
-            LockError::Io { path, .. } => write!(f, "cannot lock {}", path.display()),
+            LockError::Io { path, .. } => {
+                write!(f, "cannot make the lock {} (without it two daemons could run one domain)", path.display())
+            }
         }
     }
 }
@@ -78,6 +80,9 @@ impl LockError {
         while let Some(c) = cause {
             text.push_str(&format!(": {c}"));
             cause = c.source();
+        }
+        if let LockError::Io { cause, .. } = self {
+            text.push_str(run_dir::advice(cause));
         }
         text
     }
@@ -107,7 +112,7 @@ impl DomainLock {
         let failed = |cause| LockError::Io { path: path.clone(), cause };
         let mut file = open(root, &path).map_err(failed)?;
         if try_lock(&file).map_err(failed)? {
-            note_pid(&mut file, how).map_err(failed)?;
+            note_pid(&mut file, how);
             return Ok(DomainLock { _file: file });
         }
         let mut text = String::new();
@@ -120,28 +125,41 @@ impl DomainLock {
 /// The right to choose a free device name and request it; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct DeviceNameLock {
-    _file: File,
+    _file: Option<File>,
 }
 
 impl DeviceNameLock {
-    /// Waits for it as long as `scope` goes on.
+    /// Waits for it as long as `scope` goes on. Where it cannot be made, EC2 decides between two that choose the same
+    /// name: that costs the second one a call.
     pub(crate) fn acquire(root: &Root, scope: &Scope) -> Result<DeviceNameLock, LockError> {
         let path = run_dir::shared(root).join("device-names.lock");
-        let failed = |cause| LockError::Io { path: path.clone(), cause };
-        let mut file = open(root, &path).map_err(failed)?;
-        while !try_lock(&file).map_err(failed)? {
+        let locked = open(root, &path).and_then(|file| Ok((try_lock(&file)?, file)));
+        let (mut free, mut file) = match locked {
+            Ok(locked) => locked,
+            Err(e) => {
+                let (path, advice) = (path.display(), run_dir::advice(&e));
+                log::warn!("cannot lock the choice of device names by {path} (going on without it): {e}{advice}");
+                return Ok(DeviceNameLock { _file: None });
+            }
+        };
+        while !free {
             let halted = |halt| LockError::Halted { what: "the choice of device names".to_owned(), halt };
             scope.sleep(Duration::from_millis(20)).map_err(halted)?;
+            free = try_lock(&file).map_err(|cause| LockError::Io { path: path.clone(), cause })?;
         }
-        note_pid(&mut file, "").map_err(failed)?;
-        Ok(DeviceNameLock { _file: file })
+        note_pid(&mut file, "");
+        Ok(DeviceNameLock { _file: Some(file) })
     }
 }
 
 pub(super) fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
-    run_dir::make(&run_dir::shared(root))?;
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    let made = run_dir::make(&run_dir::shared(root)).and_then(|()| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    });
+    // One that is there can be locked also where nothing can be written.
+    made.or_else(|e| OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|_| e))
 }
 
 fn try_lock(file: &File) -> io::Result<bool> {
@@ -155,9 +173,12 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-fn note_pid(file: &mut File, how: &str) -> io::Result<()> {
-    file.set_len(0)?;
-    writeln!(file, "{} {how}", std::process::id())
+/// For whoever asks who has it; where `/run` is full it has nothing to say.
+fn note_pid(file: &mut File, how: &str) {
+    let noted = file.set_len(0).and_then(|()| writeln!(file, "{} {how}", std::process::id()));
+    if let Err(e) = noted {
+        log::debug!("the process id cannot be written into a lock: {e}");
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +261,8 @@ mod tests {
         t.file("run", "not a directory");
         let path = t.0.join("run/ec2fleetd/domain.a.lock");
         let e = DomainLock::acquire(&t.root(), "a").unwrap_err();
-        assert_eq!(e.to_string(), format!("cannot lock {}", path.display()));
+        let why = "(without it two daemons could run one domain)";
+        assert_eq!(e.to_string(), format!("cannot make the lock {} {why}", path.display()));
         let unknown = LockError::Held { what: "domain 'a'".to_owned(), pid: None, settles: false };
         assert_eq!(unknown.to_string(), "domain 'a' is being run by another process");
     }

@@ -22,6 +22,7 @@ mod deadlines_volumes;
 mod errors;
 mod events;
 mod fences;
+mod full_run;
 mod handovers;
 mod happenings;
 mod happy;
