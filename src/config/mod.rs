@@ -16,6 +16,7 @@ mod on_failure;
 mod problem;
 mod reader;
 mod record;
+mod shared;
 mod snapshot;
 mod snapshots;
 #[cfg(test)]
