@@ -4,7 +4,7 @@
 //! ([`crate::plan::unfinished`]). It is written before anything starts on the volume: an instance that is lost a moment
 //! later leaves its world to its successor, and not one that nobody may touch.
 
-use super::hold::{Committed, Hold, Origin, VolumeHold};
+use super::hold::{Committed, Hold, MoveHold, Origin, VolumeHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::plan::tags;
@@ -69,16 +69,11 @@ impl DomainRun {
     /// The domain stands: from here on nothing takes its volumes and records away.
     pub(crate) fn commit(&self) {
         *lock(&self.committed_at) = Some(self.shared.clock.now());
-        let mut kept = lock(&self.shared.kept_volumes);
-        let mine = |id: String| (id, self.config.name.clone());
-        kept.extend(self.config.volumes.iter().filter_map(|d| d.volume_id.clone()).map(mine));
-        kept.extend(lock(&self.in_use).iter().map(|u| mine(u.volume.volume_id.clone())));
+        self.stand();
+        let found = std::mem::take(&mut *lock(&self.found));
         self.ledger(|l| {
-            let held = l.held.iter().filter_map(|h| match h {
-                Hold::Volume(v) => v.volume_id.clone(),
-                Hold::Record(_) | Hold::Move(_) | Hold::Address(_) => None,
-            });
-            kept.extend(held.map(mine));
+            l.to_tidy.retain(|old| found.iter().all(|c| c.volume_id != old.volume_id));
+            l.committed.extend(found);
             let mut moves: Vec<Hold> = l.held.extract_if(.., |h| matches!(h, Hold::Move(_))).collect();
             for hold in std::mem::take(&mut l.held) {
                 let Hold::Volume(v) = hold else { continue };
@@ -87,22 +82,20 @@ impl DomainRun {
                     Hold::Move(m) => Some(m),
                     _ => None,
                 });
-                let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
-                // On what we made the transaction's tag is the token: the create request is the same in every run.
-                let token = v.token.filter(|_| v.tags_before.is_empty());
-                let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
-                let member = self.config.volumes.iter().find(|d| d.path == v.key).and_then(|d| self.member(d));
-                l.committed.push(Committed {
-                    volume_id,
-                    created: v.origin != Origin::Claimed,
-                    marked: v.marked,
-                    transc_id,
-                    moved,
-                    member,
-                });
+                l.committed.extend(self.committed(v, moved));
             }
             // Without a copy nothing was moved.
             l.inherited.append(&mut moves);
         });
+    }
+
+    /// What is left to be done for a volume that stays.
+    pub(super) fn committed(&self, v: VolumeHold, moved: Option<MoveHold>) -> Option<Committed> {
+        // On what we made the transaction's tag is the token: the create request is the same in every run.
+        let token = v.token.filter(|_| v.tags_before.is_empty());
+        let transc_id = v.transc_id.or(token).unwrap_or_else(|| self.shared.transaction_id.clone());
+        let member = self.config.volumes.iter().find(|d| d.path == v.key).and_then(|d| self.member(d));
+        let created = v.origin != Origin::Claimed;
+        Some(Committed { volume_id: v.volume_id?, created, marked: v.marked, transc_id, moved, member })
     }
 }

@@ -32,8 +32,10 @@ pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
+pub(crate) mod strays;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
+pub(crate) mod uses;
 pub(crate) mod volume;
 pub(crate) mod wait;
 pub(crate) mod zone;
@@ -42,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
@@ -82,8 +84,12 @@ pub(crate) struct Shared {
     pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
-    /// Volumes (and domain) of domains that stand, in the same way.
-    pub(crate) kept_volumes: Mutex<BTreeSet<(String, String)>>,
+    /// Who has which volume, in the same way.
+    pub(crate) uses: uses::Uses,
+    /// The domains of this process.
+    pub(crate) configs: OnceLock<Vec<Arc<Domain>>>,
+    /// Volumes that journals of other domains name, and that are about to be put back.
+    pub(crate) owed: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
@@ -174,6 +180,8 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// Volumes that were found attached with tags of a run that ended: when this one stands, they are brought up to date.
+    found: Mutex<Vec<hold::Committed>>,
     /// The elastic address that its directive has.
     address: Mutex<Option<hold::AddressHold>>,
     /// The other members of the fleets whose names its directives share.
@@ -202,6 +210,7 @@ impl DomainRun {
             ledger: Mutex::default(),
             disks: Mutex::default(),
             in_use: Mutex::default(),
+            found: Mutex::default(),
             written: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),
@@ -252,11 +261,10 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
-    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+    /// `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) {
         let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
-        self.holds_anything()
     }
 
     /// Whether there is anything that a roll-back would put back.

@@ -109,6 +109,9 @@ impl DomainRun {
             match self.release_one(d, u, release.lazy, &unmount, &detach) {
                 Ok(()) => self.uses_no_more(Some(&d.path)),
                 Err(what) => {
+                    // It is its own still.
+                    let _ = self.enter(&u.volume.volume_id, &d.path, &detach);
+                    self.stand();
                     log::error!("{}: not released: {what}", d.path);
                     left.push(what);
                 }
@@ -131,15 +134,14 @@ impl DomainRun {
         detach: &Scope,
     ) -> Result<(), String> {
         let (a, id) = (&u.volume, u.volume.volume_id.as_str());
-        // The last domain that has it lets it go; until then another one's application works on it.
-        let mut kept = lock(&self.shared.kept_volumes);
-        kept.remove(&(a.volume_id.clone(), self.config.name.clone()));
-        let other = kept.iter().find(|(v, _)| *v == a.volume_id).map(|(_, domain)| domain.clone());
-        drop(kept);
-        if let Some(other) = other {
-            log::info!("{}: {id} stays: domain {other} has it too", d.path);
-            return Ok(());
-        }
+        // The last one that has it lets it go; until then another one's application works on it.
+        let _taking = match self.take(id, &d.path, detach)? {
+            Ok(taking) => taking,
+            Err(other) => {
+                log::info!("{}: {id} stays: {other}", d.path);
+                return Ok(());
+            }
+        };
         log::info!("{}: releasing {id}", d.path);
         self.end_programs(&d.path, unmount);
         let root = &self.shared.root;

@@ -27,6 +27,7 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         self.uses_no_more(key);
+        self.renounce(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
         // Whatever happens to the records, half of the time is the volumes'.
@@ -41,7 +42,17 @@ impl DomainRun {
                     self.forget_written(r);
                     self.restore_record(r, &for_records)
                 }
-                Hold::Volume(v) => self.release_volume(v, for_volumes),
+                Hold::Volume(v) => match self.release_volume(v, for_volumes) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        self.ledger(|l| {
+                            l.held.retain(|h| *h != hold);
+                            l.inherited.push(hold);
+                        });
+                        continue;
+                    }
+                    Err(what) => Err(what),
+                },
                 Hold::Address(a) => {
                     self.forget_address();
                     self.disassociate(a, scope)
@@ -133,7 +144,8 @@ impl DomainRun {
         Err(failed(&"it changes again and again"))
     }
 
-    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
+    /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.
+    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<bool, String> {
         // What still writes tags must not do so after they are taken off.
         let tagging = {
             let mut all = super::lock(&self.tagging);
@@ -142,15 +154,18 @@ impl DomainRun {
         if let Some(t) = tagging {
             let _ = t.join();
         }
-        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(true) };
         if used {
             log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
-            return Ok(());
+            return Ok(true);
         }
-        if super::lock(&self.shared.kept_volumes).iter().any(|(v, _)| *v == id) {
-            log::info!("{id} stays: another domain has it too");
-            return Ok(());
-        }
+        let _taking = match self.take(&id, &v.key, scope)? {
+            Ok(taking) => taking,
+            Err(other) => {
+                self.let_go_of_own(v, &id, scope);
+                return self.is_left_to(v, &id, &other, scope);
+            }
+        };
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
@@ -162,19 +177,20 @@ impl DomainRun {
             used = Some(self.restore_tags(v, &id, &scope.within(scope.remaining() / 4))?);
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
-                return Ok(());
+                return Ok(true);
             }
         }
         match v.origin {
             Origin::Created => {
                 let (me, token) = (&self.shared.facts().instance_id, v.token.as_deref().unwrap_or_default());
-                self.delete(&id, !v.seen, Own::Unfinished { owner: me, token, used: used.as_deref() }, scope)
+                let own = Own::Unfinished { owner: me, token, used: used.as_deref() };
+                self.delete(&id, !v.seen, own, scope).map(|()| true)
             }
-            Origin::Claimed => Ok(()),
+            Origin::Claimed => Ok(true),
             Origin::Adopted => {
                 let how = if v.transit_removed { "in transit" } else { "as it was found" };
                 log::info!("{id} is left {how}, for the next run to finish");
-                Ok(())
+                Ok(true)
             }
         }
     }

@@ -24,6 +24,7 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
         for (_, t) in std::mem::take(&mut *lock(&run.tagging)) {
             let _ = t.join();
         }
+        run.left_to_others();
         all.extend(run.to_be_tidied(scope).into_iter().map(|volume| Task { run, volume }));
         known = [known, *lock(&run.committed_at)].into_iter().flatten().min();
     }

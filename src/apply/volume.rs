@@ -141,6 +141,10 @@ impl DomainRun {
         let owner = volume.and_then(|v| v.tag(tags::OWNER));
         let transit = volume.and_then(|v| v.tag(tags::IN_TRANSIT));
         let mine = owner == Some(self.shared.facts().instance_id.as_str());
+        if self.enter(&found.volume_id, &d.path, scope)? {
+            // Another domain's roll-back or release, or another daemon's, has taken it away meanwhile.
+            return self.use_again(d, found, scope);
+        }
         lock(&self.shared.taken).insert(found.volume_id.clone());
         let taken_up = volume.and_then(|v| self.take_up(d, v, &found.device));
         if let Some(v) = volume {
@@ -174,16 +178,23 @@ impl DomainRun {
                 moved: None,
                 member: self.member(d),
             };
-            self.ledger(|l| {
-                l.to_tidy.retain(|c| c.volume_id != committed.volume_id);
-                l.committed.push(committed);
-            });
+            lock(&self.found).push(committed);
         }
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} is attached already, as {}", d.path, found.volume_id, disk.display());
         let copied = volume.is_some_and(|v| v.snapshot_id.is_some());
         Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk, copied })
+    }
+
+    /// What was found here may have been taken away since. If it still is here, or is again, it is used.
+    fn use_again(&self, d: &VolumeDirective, found: &Found, scope: &Scope) -> Result<Acquired, Failure> {
+        let read: Vec<Volume> = self.describe(scope, &found.volume_id)?.into_iter().collect();
+        let facts = self.shared.facts();
+        match read.first().map(|v| volumes::standing(v, &facts.instance_id, &facts.zone)) {
+            Some(Standing::Here(device)) => self.use_found(d, &Found { device, ..found.clone() }, &read, scope),
+            _ => self.acquire(d, &self.read_volumes(scope)?, scope),
+        }
     }
 
     pub(crate) fn new_hold(&self, d: &VolumeDirective, origin: Origin, device: &str) -> VolumeHold {
