@@ -121,16 +121,17 @@ impl DomainRun {
         self.begin_move(d, v, scope)?;
         let waiting = |h| Failure::halted(format!("cannot move {}", v.id), h);
         scope.sleep(SETTLE).map_err(waiting)?;
-        if let Some(why) = self.is_move_lost(d, scope)? {
-            return self.give_move_up(d, why, scope);
-        }
+        // What was listed has our tags only, and is old by now.
+        let mut copy_tags = match self.still_to_move(d, scope)? {
+            Ok(now) => now.map(|v| v.tags).unwrap_or_default(),
+            Err(why) => return self.give_move_up(d, why, scope),
+        };
         self.clean_up_after_others(v, all, scope);
         let snapshot = match self.snapshot_to_move(d, scope)? {
             Ok(snapshot) => snapshot,
             Err(why) => return self.give_move_up(d, why, scope),
         };
-        let mut copy_tags: Vec<(String, String)> =
-            v.tags.iter().filter(|(k, _)| !k.starts_with("user:ec2fd.") && !k.starts_with("aws:")).cloned().collect();
+        copy_tags.retain(|(k, _)| !k.starts_with("user:ec2fd.") && !k.starts_with("aws:"));
         // The same request again after a kill, in whatever order they are read; and room for ours.
         copy_tags.sort();
         copy_tags.truncate(COPIED_TAGS);
@@ -217,7 +218,12 @@ impl DomainRun {
 
     /// Why the volume that the directive moves is another's by now.
     pub(super) fn is_move_lost(&self, d: &VolumeDirective, scope: &Scope) -> Result<Option<String>, Failure> {
-        let Some(m) = self.move_of(d) else { return Ok(None) };
+        Ok(self.still_to_move(d, scope)?.err())
+    }
+
+    /// The volume that the directive moves, as it is now; or why it is another's.
+    fn still_to_move(&self, d: &VolumeDirective, scope: &Scope) -> Result<Result<Option<Volume>, String>, Failure> {
+        let Some(m) = self.move_of(d) else { return Ok(Ok(None)) };
         let mut now = self.describe(scope, &m.volume_id)?;
         for _ in 0..LATE_READS {
             // A read can be older than the mark.
@@ -228,11 +234,12 @@ impl DomainRun {
             now = self.describe(scope, &m.volume_id)?;
         }
         if let Some(why) = moves::lost(now.as_ref(), &m.token, m.used.as_deref()) {
-            return Ok(Some(why));
+            return Ok(Err(why));
         }
         let line = self.copies_of(&m.lineage, scope)?;
         let other = now.as_ref().and_then(|v| moves::successor(v, &line));
-        Ok(other.map(|o| format!("it has become {} meanwhile", o.id)))
+        let lost = other.map(|o| format!("it has become {} meanwhile", o.id));
+        Ok(lost.map_or(Ok(now), Err))
     }
 
     /// The copies of a line in all zones.

@@ -86,12 +86,12 @@ impl DomainRun {
             .map_err(|e| Failure::api(&format!("list the volumes of domain '{}'", self.config.name), &e))
     }
 
-    /// Volumes by id; those that do not exist are left out.
+    /// Volumes by id, with all their tags; those that do not exist are left out.
     pub(crate) fn describe_ids(&self, scope: &Scope, ids: &[String]) -> Result<Vec<Volume>, Failure> {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         self.shared
             .aws
-            .describe_volumes(scope, &[Filter::exact("volume-id", &ids)])
+            .describe_volumes_with_tags(scope, &[Filter::exact("volume-id", &ids)])
             .map_err(|e| Failure::api(&format!("describe {}", ids.join(", ")), &e))
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum Class {
     Denied,
     /// The credentials, the clock or the signature are not accepted, also after a correction.
     Auth,
+    /// The page of a listing is longer than the caller allows: ask for smaller ones.
+    TooLong,
     /// Will fail again.
     Fatal,
     /// The scope ended while it was being tried.
