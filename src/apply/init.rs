@@ -1,5 +1,6 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -150,7 +151,7 @@ impl DomainRun {
                 }
             }
         });
-        read
+        Arc::unwrap_or_clone(read.volumes)
     }
 
     /// Mounts a volume whose disk is usable, and runs its commands.

@@ -4,6 +4,7 @@
 //! then the mark keeps the old volume from being offered; so a run that is killed in between leaves no two live copies,
 //! and the next one goes on from the journal or, where that is lost, from the marks themselves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -187,7 +188,7 @@ impl DomainRun {
     }
 
     /// What a mover that is gone left of the volume that is ours to move now: copies that nobody used, and snapshots.
-    pub(super) fn clean_up_after_others(&self, v: &Volume, all: &[Volume], scope: &Scope) {
+    pub(super) fn clean_up_after_others(&self, v: &Volume, all: &[Volume], gone: &BTreeSet<String>, scope: &Scope) {
         let me = &self.shared.facts().instance_id;
         let now = self.shared.clock.corrected();
         let is_left = |o: &&Volume| {
@@ -196,7 +197,8 @@ impl DomainRun {
                 && o.tag(tags::OWNER) != Some(me)
                 && o.attachments.is_empty()
                 && super::settle::never_attached(o, o.tag(tags::IN_TRANSIT))
-                && o.create_time.is_some_and(|t| now - t >= moves::STALE)
+                && (o.create_time.is_some_and(|t| now - t >= moves::STALE)
+                    || o.tag(tags::OWNER).is_some_and(|owner| gone.contains(owner)))
         };
         for copy in all.iter().filter(is_left) {
             log::info!("{}: a copy of {} that {:?} left", copy.id, v.id, copy.tag(tags::OWNER).unwrap_or_default());

@@ -8,6 +8,7 @@
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshot.html>
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -45,11 +46,12 @@ const COPIED_TAGS: usize = 38;
 const LOSSES: u32 = 5;
 
 impl DomainRun {
-    /// Source `m`: moves a volume of the pool into this zone, and claims its copy.
+    /// Source `m`: moves a volume of the pool into this zone, and claims its copy. `certain`: no source before it has one.
     pub(super) fn source_move(
         &self,
         d: &VolumeDirective,
         read: &[Volume],
+        certain: bool,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let Some(pool) = d.pool_name.as_deref() else {
@@ -57,10 +59,18 @@ impl DomainRun {
         };
         let facts = self.shared.facts();
         let (mut losses, mut said) = (0, false);
+        let (mut gone, mut asked) = (BTreeSet::new(), false);
         loop {
             let all = self.describe_pool(pool, scope)?;
             let (here, now) = ((facts.instance_id.as_str(), facts.zone.as_str()), self.shared.clock.corrected());
-            let mut m = moves::movable(&all, &self.config.name, pool, here, now);
+            let mut m = moves::movable(&all, &self.config.name, pool, here, now, &gone);
+            if m.free.is_empty() && !m.movers.is_empty() && !std::mem::replace(&mut asked, true) {
+                gone.extend(self.terminated(d, &m.movers, scope)?);
+                m = moves::movable(&all, &self.config.name, pool, here, now, &gone);
+            }
+            if !certain && m.free.len() + m.changing > 0 {
+                return Err(SourceEnd::Held);
+            }
             // What an earlier run has begun goes first. Several instances that move begin with different volumes.
             m.free.sort_by_cached_key(|v| {
                 (Mark::of(v).is_none_or(|m| m.owner != facts.instance_id), spread(&facts.instance_id, &v.id))
@@ -68,11 +78,18 @@ impl DomainRun {
             let free = m.free.iter().find(|v| lock(&self.shared.taken).insert(v.id.clone()));
             let Some(v) = free else {
                 if m.changing == 0 {
-                    return Err(SourceEnd::Absent(match (m.elsewhere, m.moving) {
-                        (0, _) => format!("pool '{pool}' has no volume in another zone"),
-                        (n, 0) => format!("all {n} volumes of pool '{pool}' in other zones are taken"),
-                        (n, k) => format!("the {n} volumes of pool '{pool}' in other zones are taken, or ({k}) moved"),
-                    }));
+                    if let Some(broken) = m.broken.first() {
+                        return Err(Failure::new(broken).into());
+                    }
+                    return Err(match (m.elsewhere, m.moving) {
+                        (0, _) => SourceEnd::Missing(format!("pool '{pool}' has no volume in another zone")),
+                        (n, 0) => {
+                            SourceEnd::Absent(format!("all {n} volumes of pool '{pool}' in other zones are taken"))
+                        }
+                        (n, k) => SourceEnd::Absent(format!(
+                            "the {n} volumes of pool '{pool}' in other zones are taken, or ({k}) moved"
+                        )),
+                    });
                 }
                 if !std::mem::replace(&mut said, true) {
                     log::info!("{}: pool '{pool}': waiting for a volume in another zone that is being freed", d.path);
@@ -82,7 +99,7 @@ impl DomainRun {
                 scope.sleep(Duration::from_millis(2000 + jitter)).map_err(waiting)?;
                 continue;
             };
-            let end = self.move_here(d, v, &all, read, scope);
+            let end = self.move_here(d, v, (&all, &gone), read, scope);
             if !matches!(end, Ok(Ok(_))) {
                 lock(&self.shared.taken).remove(&v.id);
             }
@@ -109,12 +126,12 @@ impl DomainRun {
         self.shared.aws.describe_volumes(scope, &filters).map_err(|e| Failure::api(&what, &e))
     }
 
-    /// Moves `v`, one of `all`; or says who has it.
+    /// Moves `v`, one of `all`; or says who has it. `gone`: movers that are terminated.
     fn move_here(
         &self,
         d: &VolumeDirective,
         v: &Volume,
-        all: &[Volume],
+        (all, gone): (&[Volume], &BTreeSet<String>),
         read: &[Volume],
         scope: &Scope,
     ) -> Result<Result<Acquired, String>, Failure> {
@@ -126,7 +143,7 @@ impl DomainRun {
             Ok(now) => now.map(|v| v.tags).unwrap_or_default(),
             Err(why) => return self.give_move_up(d, why, scope),
         };
-        self.clean_up_after_others(v, all, scope);
+        self.clean_up_after_others(v, all, gone, scope);
         let snapshot = match self.snapshot_to_move(d, scope)? {
             Ok(snapshot) => snapshot,
             Err(why) => return self.give_move_up(d, why, scope),
@@ -143,8 +160,9 @@ impl DomainRun {
         }
         match self.source_create(d, Source::Move, Some(&base), read, scope) {
             Ok(acquired) => Ok(Ok(acquired)),
-            Err(SourceEnd::Absent(why)) => self.give_move_up(d, why, scope),
+            Err(SourceEnd::Absent(why) | SourceEnd::Missing(why)) => self.give_move_up(d, why, scope),
             Err(SourceEnd::Failed(f)) => Err(f),
+            Err(SourceEnd::Held) => Err(Failure::new("nothing was made")),
         }
     }
 

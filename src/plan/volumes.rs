@@ -1,5 +1,6 @@
 //! Which volume: what is attached here already, what a described volume means for us, and the order of a pool.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -178,6 +179,10 @@ pub(crate) struct Candidates {
     pub(crate) changing: usize,
     /// How many are left to the instance that is making them.
     pub(crate) in_transit: usize,
+    /// Those that are there and cannot be used, in words: they do not prove that the pool has nothing.
+    pub(crate) broken: Vec<String>,
+    /// The other instances whose marks say that they move volumes of it. Whether they live is another question.
+    pub(crate) movers: Vec<String>,
 }
 
 /// What the order of a pool depends on, beside the volumes.
@@ -197,6 +202,8 @@ pub(crate) struct Chooser<'a> {
     pub(crate) seed: u64,
     /// Who this instance is in its fleet, for `sticky`; empty if nobody.
     pub(crate) member: &'a str,
+    /// Instances that EC2 reports as terminated: their marks do not count.
+    pub(crate) gone: &'a BTreeSet<String>,
 }
 
 /// Orders the free volumes of the pool `pool` of `domain` for this instance.
@@ -215,12 +222,20 @@ pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: Poo
     for v in &all {
         match standing(v, by.me, by.zone) {
             // Also while it is being created: whoever makes it will not leave it to us.
-            Standing::Free | Standing::Changing(_) if left_to_its_maker(v, &by) => out.in_transit += 1,
+            Standing::Free | Standing::Changing(_) if left_to_its_maker(v, &by) => {
+                out.in_transit += 1;
+                out.movers.extend(moves::mover(v, by.me, by.now, by.gone));
+            }
             Standing::Free => free.push(v),
             Standing::Changing(_) => out.changing += 1,
-            _ => {}
+            // It never was more than a name.
+            Standing::Broken(_) if v.state == VolumeState::Error && never_used(v) => out.in_transit += 1,
+            Standing::Broken(why) => out.broken.push(cannot_use(&v.id, &why)),
+            Standing::Here(_) | Standing::Absent(_) => {}
         }
     }
+    out.movers.sort();
+    out.movers.dedup();
     out.ids = order(free, &all, pref, &by);
     out
 }
@@ -231,10 +246,20 @@ fn by_id<'v>(volumes: impl Iterator<Item = &'v Volume>) -> Vec<&'v Volume> {
     all
 }
 
+/// Whether it was made, and nobody ever had it.
+fn never_used(v: &Volume) -> bool {
+    v.tag(tags::IN_TRANSIT).is_some() && v.tag(tags::TS_USED).is_none()
+}
+
+/// What is said of a volume that is there and proves nothing.
+pub(crate) fn cannot_use(id: &str, why: &str) -> String {
+    format!("cannot use {id}: {why}")
+}
+
 /// A volume that somebody moves away is not offered meanwhile. A created volume that its maker has not committed yet is not offered, unless it is this directive's own or so old
 /// that its maker must be gone.
 fn left_to_its_maker(v: &Volume, by: &Chooser<'_>) -> bool {
-    if moves::is_moving(v, by.now) {
+    if moves::is_moving(v, by.now) && moves::Mark::of(v).is_none_or(|m| !by.gone.contains(&m.owner)) {
         return true;
     }
     let Some(token) = v.tag(tags::IN_TRANSIT) else { return false };
