@@ -209,6 +209,10 @@ fn fault(body: &Value) -> Result<Fault, String> {
         "Garbage" => FaultKind::Garbage,
         "Truncated" => FaultKind::Truncated,
         "Denied" => FaultKind::Denied,
+        "Empty" => FaultKind::Empty,
+        "Without" => FaultKind::Without(text("id")),
+        "ThenDeleted" => FaultKind::ThenDeleted(text("id")),
+        "Late" => FaultKind::Late(ms),
         "Custom" => FaultKind::Custom {
             status: number("status").unwrap_or(400) as u16,
             code: text("code"),
