@@ -316,6 +316,9 @@ pub(crate) fn serve(shared: &Shared, request: &Request, connection: u64, tls: bo
                     result = Ok(Response::new(200, "text/html", "<html><body>It works!</body>"));
                 }
                 _ => {
+                    if let Some(FaultKind::Late(ms)) = &fault {
+                        super::pause(shared, *ms);
+                    }
                     let mut world = shared.world();
                     result = act(&mut world, &kind, &key, &region, &request.body);
                     if let Some(zone) = changing.take() {

@@ -36,6 +36,7 @@ mod interruption;
 mod journal;
 mod layers;
 mod lifecycle;
+mod lives;
 mod loops;
 mod matrix;
 mod matrix_changed;
