@@ -68,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) address: bool,
     /// A second domain, `e`, with a pool of its own.
     pub(crate) second: bool,
+    /// A failure of the one fails the other.
+    pub(crate) critical: bool,
     pub(crate) knobs: Vec<(&'static str, u64)>,
     pub(crate) seats: Vec<Vec<Life>>,
 }
@@ -215,6 +217,15 @@ const ACTIONS: [(u64, &str); 11] = [
     (1, "*"),
 ];
 
+/// The same of a roll-back.
+const ROLL_BACK: [(u64, &str); 5] = [
+    (4, "EC2:DeleteVolume"),
+    (8, "EC2:DetachVolume"),
+    (1, "EC2:DeleteTags"),
+    (1, "EC2:CreateTags"),
+    (2, "EC2:DeleteSnapshot"),
+];
+
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Plan {
         let mut dice = Dice(Random::new(seed));
@@ -228,7 +239,9 @@ impl Plan {
         ]);
         let rate = dice.one(&[10, 20, 40]);
         let zones = match kind {
-            Kind::PoolOrMoved | Kind::MovedOrNew => ["eu-west-1a", dice.one(&["eu-west-1a", "eu-west-1b"]), "eu-west-1b"],
+            Kind::PoolOrMoved | Kind::MovedOrNew => {
+                ["eu-west-1a", dice.one(&["eu-west-1a", "eu-west-1b"]), "eu-west-1b"]
+            }
             _ => ["eu-west-1a"; SEATS],
         };
         let volumes = match kind {
@@ -272,6 +285,7 @@ impl Plan {
             multivalue: dice.chance(40),
             address: dice.chance(15),
             second: dice.chance(20),
+            critical: dice.chance(50),
             knobs,
             seats: Vec::new(),
         };
@@ -283,9 +297,9 @@ impl Plan {
         plan
     }
 
-    /// How many there are, with the last one of each seat.
+    /// How many there are, with the last two of each seat.
     pub(crate) fn lives(&self) -> usize {
-        self.seats.iter().map(|s| s.len() + 1).sum()
+        self.seats.iter().map(|s| s.len() + 2).sum()
     }
 
     pub(crate) fn knob(&self, name: &str) -> u64 {
@@ -294,31 +308,42 @@ impl Plan {
 }
 
 impl Life {
+    /// One of those at the end, in which nothing goes wrong.
+    pub(crate) fn is_last(&self) -> bool {
+        self.name.ends_with("-of-all")
+    }
+
     fn draw(dice: &mut Dice, name: String, kind: Kind, rate: u32) -> Life {
-        let domains = dice.weighed(&[(80, Domains::Usual), (12, Domains::Doomed), (5, Domains::Renamed), (3, Domains::None)]);
+        let domains =
+            dice.weighed(&[(86, Domains::Usual), (8, Domains::Doomed), (4, Domains::Renamed), (2, Domains::None)]);
         let migration = dice.weighed(&[
-            (55, Migration::Works),
-            (10, Migration::Slow),
+            (62, Migration::Works),
+            (8, Migration::Slow),
             (18, Migration::Fails),
-            (9, Migration::Kills),
-            (8, Migration::Hangs),
+            (6, Migration::Kills),
+            (6, Migration::Hangs),
         ]);
         let writes = dice.up_to(6) as u32;
         let server = dice.weighed(&[
-            (80, Server::Writes(writes)),
-            (6, Server::Fails),
-            (5, Server::KillsFirst),
-            (9, Server::KillsThen),
+            (84, Server::Writes(writes)),
+            (4, Server::Fails),
+            (4, Server::KillsFirst),
+            (8, Server::KillsThen),
         ]);
+        // What is rolled back is where most can go wrong.
+        let fails = domains == Domains::Doomed || migration == Migration::Fails;
         let mut faults = Vec::new();
-        if dice.chance(50) {
+        if fails && dice.chance(40) {
+            faults.push(fault(dice, rate, &ROLL_BACK));
+        }
+        if dice.chance(35) {
             for _ in 0..dice.between(1, 3) {
-                faults.push(fault(dice, rate));
+                faults.push(fault(dice, rate, &ACTIONS));
             }
         }
-        let pause = dice.chance(15).then(|| Pause {
-            action: dice.weighed(&ACTIONS),
-            nth: dice.between(1, 3) as u32,
+        let pause = dice.chance(if fails { 50 } else { 10 }).then(|| Pause {
+            action: dice.weighed(if fails { &ROLL_BACK } else { &ACTIONS }),
+            nth: if fails { dice.weighed(&[(5, 1), (1, 2)]) } else { dice.weighed(&[(3, 1), (2, 2), (1, 3)]) },
             // Ten seconds to three minutes of the daemons' time.
             ms: dice.between(10_000, 180_000) / u64::from(rate).max(30),
         });
@@ -326,15 +351,15 @@ impl Life {
         let (action, nth, after) = (dice.weighed(&ACTIONS), dice.between(1, 3) as u32, dice.chance(50));
         let (step, seconds) = (dice.between(1, 30) as u32, dice.between(60, 120) as i64);
         let end = dice.weighed(&[
-            (24, End::Term(stay)),
-            (6, End::EarlyTerm(stay * 2)),
-            (8, End::Kill(stay)),
-            (10, End::EarlyKill(stay * 2)),
-            (14, End::KillAt(action, nth, after)),
-            (8, End::KillInJournal(step)),
-            (12, End::Notice(stay, seconds)),
-            (6, End::EarlyNotice(stay * 2, seconds)),
-            (12, End::Cut(stay * 2)),
+            (30, End::Term(stay)),
+            (4, End::EarlyTerm(stay * 2)),
+            (10, End::Kill(stay)),
+            (5, End::EarlyKill(stay * 2)),
+            (10, End::KillAt(action, nth, after)),
+            (7, End::KillInJournal(step)),
+            (18, End::Notice(stay, seconds)),
+            (4, End::EarlyNotice(stay * 2, seconds)),
+            (12, End::Cut(stay * 3)),
         ]);
         let after = match end {
             End::Cut(_) => After::Replaced,
@@ -358,10 +383,10 @@ impl Life {
 }
 
 /// The table of what can happen to a call: to each kind how likely it is. Lost answers and late calls are the hard ones.
-fn fault(dice: &mut Dice, rate: u32) -> (&'static str, Nth, FaultKind) {
+fn fault(dice: &mut Dice, rate: u32, actions: &[(u64, &'static str)]) -> (&'static str, Nth, FaultKind) {
     let real = |ms: u64| ms / u64::from(rate);
-    let action = dice.weighed(&ACTIONS);
-    let nth = dice.between(1, 4) as u32;
+    let action = dice.weighed(actions);
+    let nth = dice.weighed(&[(3, 1), (2, 2), (1, 3), (1, 4)]);
     let minute = dice.between(3_000, 60_000);
     let once = Nth::Only(nth);
     let some = Nth::First(dice.between(2, 8) as u32);

@@ -17,12 +17,19 @@ pub(crate) struct Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
     /// The volume's command saw the disk for the first time; `half`: the life whose migration it found half done.
-    Found { source: String, half: Option<String>, history: Vec<String> },
+    Found {
+        source: String,
+        half: Option<String>,
+        history: Vec<String>,
+    },
     /// It begins the migration, and ends it.
     Half,
     Whole,
     /// The `started` command saw the disk.
-    Start { half: Option<String>, history: Vec<String> },
+    Start {
+        half: Option<String>,
+        history: Vec<String>,
+    },
     /// It is about to write a word.
     Intent(String),
     /// It was written: this is committed.

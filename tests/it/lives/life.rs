@@ -131,7 +131,12 @@ fn watch(lab: &Lab, life: &Life, instance: &str, pid: u32, mut running: Running)
             (End::Kill(ms), _) if is_long_up(ms) || late => (signal(pid, Signal::KILL), ended = Some(Instant::now())).0,
             (End::EarlyKill(ms), _) if is_due(ms) => (signal(pid, Signal::KILL), ended = Some(Instant::now())).0,
             (End::KillAt(_, nth, after), _)
-                if came(lab, instance, &if after { FaultKind::HangAfter(HUNG) } else { FaultKind::Hang(HUNG) }, nth) =>
+                if came(
+                    lab,
+                    instance,
+                    &if after { FaultKind::HangAfter(HUNG) } else { FaultKind::Hang(HUNG) },
+                    nth,
+                ) =>
             {
                 if after {
                     // It is carried out half of the latency later.

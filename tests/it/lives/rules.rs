@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::draw::{Life, Plan};
+use super::draw::{End, Life, Plan};
 use super::ledger::{Event, Ledger, What, begins};
 use super::life::Lived;
 use super::world::Who;
@@ -56,8 +56,10 @@ impl Seen {
         let ledger = Ledger::read(lab);
         let w = lab.server.world();
         let data = |v: &&Volume| v.by_api || !v.attachments.iter().any(|a| a.device == "/dev/xvda");
-        let keep = |all: &BTreeMap<String, Volume>| all.values().filter(data).map(|v| (v.id.clone(), v.clone())).collect();
-        let (volumes, graves): (BTreeMap<String, Volume>, BTreeMap<String, Volume>) = (keep(&w.volumes), keep(&w.graves));
+        let keep =
+            |all: &BTreeMap<String, Volume>| all.values().filter(data).map(|v| (v.id.clone(), v.clone())).collect();
+        let (volumes, graves): (BTreeMap<String, Volume>, BTreeMap<String, Volume>) =
+            (keep(&w.volumes), keep(&w.graves));
         let disks = volumes.keys().chain(graves.keys()).map(|id| (id.clone(), disk(lab, id))).collect();
         Seen { plan: plan.clone(), who, ledger, volumes, graves, disks }
     }
@@ -99,14 +101,17 @@ pub(crate) fn always(seen: &Seen) -> Vec<Broken> {
 /// What holds of each life: it ends when it is asked to, never by a panic.
 pub(crate) fn of_life(lived: &Lived, life: &Life) -> Vec<Broken> {
     let mut broken = Vec::new();
-    let mut say = |rule, text: &str| broken.push(Broken { rule, text: format!("{} on {}: {text}", life.name, lived.instance) });
+    let mut say =
+        |rule, text: &str| broken.push(Broken { rule, text: format!("{} on {}: {text}", life.name, lived.instance) });
     if lived.stuck {
         say("stuck", "it did not end");
     }
     if lived.log.contains("panicked") {
         say("panic", "it panicked");
     }
-    if ![0, 1, 3, 137].contains(&lived.code) {
+    // A SIGTERM before the daemon listens to it ends it as any other program.
+    let early = lived.code == 143 && matches!(life.end, End::EarlyTerm(_));
+    if ![0, 1, 3, 137].contains(&lived.code) && !early {
         say("exit code", &lived.code.to_string());
     }
     broken
@@ -119,7 +124,9 @@ fn no_committed_write_is_lost(seen: &Seen) -> Vec<String> {
         newest.insert(&e.volume, (e, h));
     }
     let is_lost = |(_, h): &&(&Event, &[String])| !seen.live().any(|v| begins(seen.history(&v.id), h));
-    let say = |(e, h): &(&Event, &[String])| format!("{:?}, which {} wrote to {}, is on no volume ({h:?})", h.last(), e.life, e.volume);
+    let say = |(e, h): &(&Event, &[String])| {
+        format!("{:?}, which {} wrote to {}, is on no volume ({h:?})", h.last(), e.life, e.volume)
+    };
     newest.values().filter(is_lost).map(say).collect()
 }
 
@@ -181,14 +188,16 @@ fn nothing_half_made_is_started_on(seen: &Seen) -> Vec<String> {
                 found.push(format!("{} starts on {}, where the migration of {of} is half done", e.life, e.volume));
             }
             What::Found { half: Some(of), source, .. } if seen.instance(of) != seen.instance(&e.life) => {
-                let began = seen.ledger.0[..at].iter().rposition(|o| o.life == *of && o.domain == e.domain && o.what == What::Half);
+                let began = seen.ledger.0[..at]
+                    .iter()
+                    .rposition(|o| o.life == *of && o.domain == e.domain && o.what == What::Half);
                 let Some(began) = began else { continue };
                 let on = &seen.ledger.0[began].volume;
                 let used = seen.ledger.0[..began].iter().any(|o| o.volume == *on && matches!(o.what, What::Done(_)));
                 let v = seen.volume(on);
                 let made = v.is_some_and(|v| v.by_api);
                 let copy = v.is_some_and(|v| v.tags.contains_key("user:ec2fd.lineage"));
-                let later = e.life.ends_with("last");
+                let later = e.life.ends_with("-of-all");
                 if source == "s" || (made && !used && (copy || !later)) {
                     found.push(format!(
                         "{} of {} begins (source {source}) on {}, where {} of {} left its migration half done on {on}",
@@ -214,7 +223,10 @@ fn histories_never_diverge(seen: &Seen) -> Vec<String> {
         for (b, other) in &done[i + 1..] {
             let same = a.volume == b.volume || (!seen.plan.kind.forks() && one.first() == other.first());
             if same && !begins(one, other) && !begins(other, one) {
-                found.insert(format!("{} on {} and {} on {} diverge: {one:?} {other:?}", a.life, a.volume, b.life, b.volume));
+                found.insert(format!(
+                    "{} on {} and {} on {} diverge: {one:?} {other:?}",
+                    a.life, a.volume, b.life, b.volume
+                ));
             }
         }
     }

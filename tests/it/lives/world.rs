@@ -51,8 +51,7 @@ fn seed(lab: &Lab, plan: &Plan) {
     }
     if plan.address {
         let mut w = lab.server.world();
-        w.add_address("198.51.100.1", &[("of", "fleet")]);
-        w.add_address("198.51.100.2", &[("of", "fleet")]);
+        (1..=SEATS).for_each(|n| drop(w.add_address(&format!("198.51.100.{n}"), &[("of", "fleet")])));
     }
 }
 
@@ -71,8 +70,12 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
     let broken: Mutex<Vec<Broken>> = Mutex::default();
     let tally: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let story: Mutex<String> = Mutex::default();
-    let judge = |lived: &Lived, life: &Life, last: bool| {
-        let outcome = format!("{}{}", if last { "last " } else { "" }, if lived.started { "started" } else { "not" });
+    let judge = |lived: &Lived, life: &Life| {
+        let outcome = format!(
+            "{}{}",
+            if life.is_last() { "last, " } else { "" },
+            if lived.started { "started" } else { "not started" }
+        );
         *tally.lock().unwrap().entry(outcome).or_default() += 1;
         let _ = writeln!(
             story.lock().unwrap(),
@@ -97,7 +100,7 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
                 if matches!(life.end, End::Cut(_)) {
                     life::end_all(&lab.root(&instance));
                 }
-                judge(&lived, life, false);
+                judge(&lived, life);
                 instance = life::aftermath(&lab, life, instance, zone);
             }
             instance
@@ -114,16 +117,27 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
     // All is over. What is left to others for an hour is left no more, and nothing goes wrong now.
     lab.knobs(|k| {
         let offset = k.clock_offset_s + 2 * 3600;
-        *k = Knobs { clock_rate: k.clock_rate, clock_offset_s: offset, disk_bytes: k.disk_bytes, snapshot_gap_ms: k.snapshot_gap_ms, ..Knobs::default() };
+        *k = Knobs {
+            clock_rate: k.clock_rate,
+            clock_offset_s: offset,
+            disk_bytes: k.disk_bytes,
+            snapshot_gap_ms: k.snapshot_gap_ms,
+            ..Knobs::default()
+        };
     });
     lab.server.world().faults.clear();
-    for (n, instance) in survivors.iter().enumerate() {
-        let life = last(n, plan);
-        who.lock().unwrap().insert(life.name.clone(), instance.clone());
-        let lived = life::live(&lab, plan, &life, instance);
-        judge(&lived, &life, true);
-        broken.lock().unwrap().extend(rules_end::of_last_life(&lived, &life));
-        life::end_all(&lab.root(instance));
+    // In the first round one may still have what another one needs.
+    for round in ["first", "last"] {
+        for (n, instance) in survivors.iter().enumerate() {
+            let life = last(n, round);
+            who.lock().unwrap().insert(life.name.clone(), instance.clone());
+            let lived = life::live(&lab, plan, &life, instance);
+            judge(&lived, &life);
+            if round == "last" {
+                broken.lock().unwrap().extend(rules_end::of_last_life(&lived, &life));
+            }
+            life::end_all(&lab.root(instance));
+        }
     }
     settle(&lab);
     let seen = Seen::of(&lab, plan, who.into_inner().unwrap());
@@ -151,9 +165,9 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
 }
 
 /// A life in which nothing goes wrong, and which gives up all that it has at its end.
-fn last(seat: usize, plan: &Plan) -> Life {
+fn last(seat: usize, round: &str) -> Life {
     Life {
-        name: format!("{}.last", seat + 1),
+        name: format!("{}.{round}-of-all", seat + 1),
         delay_ms: 0,
         domains: Domains::Usual,
         migration: Migration::Works,
@@ -161,7 +175,7 @@ fn last(seat: usize, plan: &Plan) -> Life {
         faults: Vec::new(),
         pause: None,
         end: End::Term(300),
-        patience_ms: 2000 + 1000 * u64::from(plan.timeout) / u64::from(plan.rate),
+        patience_ms: 60_000,
         after: After::Same,
     }
 }
@@ -189,7 +203,7 @@ fn describe(lab: &Lab, plan: &Plan, broken: &[Broken], story: &str) -> String {
         let _ = writeln!(text, "{}: {}", b.rule, b.text);
     }
     let head = Plan { seats: Vec::new(), ..plan.clone() };
-    let _ = writeln!(text, "\n{head:?}\n\n{story}\nledger:\n{}", std::fs::read_to_string(lab.dir.join("ledger")).unwrap());
+    let _ = writeln!(text, "\n{head:?}\n\n{story}");
     for c in lab.server.writes() {
         let short: Vec<String> = c
             .params
@@ -212,7 +226,16 @@ fn describe(lab: &Lab, plan: &Plan, broken: &[Broken], story: &str) -> String {
     }
     let w = lab.server.world();
     for v in w.volumes.values().chain(w.graves.values()).filter(|v| !v.tags.is_empty()) {
-        let _ = writeln!(text, "{} {} {} {:?} {:?}: {}", v.id, v.zone, v.state, v.attachments, v.tags, rules::disk(lab, &v.id).0.join(" "));
+        let _ = writeln!(
+            text,
+            "{} {} {} {:?} {:?}: {}",
+            v.id,
+            v.zone,
+            v.state,
+            v.attachments,
+            v.tags,
+            rules::disk(lab, &v.id).0.join(" ")
+        );
     }
     for s in w.snapshots.values() {
         let _ = writeln!(text, "{} of {} {} {:?}", s.id, s.volume, s.state, s.tags);
