@@ -52,7 +52,7 @@ fn domain(lab: &Lab, plan: &Plan, name: &str, life: &Life) -> String {
         _ => v += r#""pool-name": "p", "#,
     }
     if plan.device {
-        v += &format!(r#"device: "/dev/xvd{}", "#, if first { "f" } else { "g" });
+        v += &format!(r#"device: "/dev/xvd{}", "#, ["f", "g", "h"][usize::from(!first) + usize::from(name == "z") * 2]);
     }
     if let Some(s) = plan.wait {
         v += &format!("wait: {s}, ");

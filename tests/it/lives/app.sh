@@ -7,7 +7,13 @@ what=$1 domain=$2
 here="$EC2FLEETD_ROOT/app-$domain"
 echo $$ >> "$EC2FLEETD_ROOT/pids"
 
-note() { echo "$@" >> "$LAB/ledger"; }
+# What a power cut was to end, and what it missed, does nothing any more.
+alive() { [ ! -e "$EC2FLEETD_ROOT/over-$LIFE" ] || exit 9; }
+
+note() {
+	alive
+	echo "$@" >> "$LAB/ledger"
+}
 
 load() {
 	line=$(head -c 4000 "$dev" 2>/dev/null | tr -d '\000') || line=
@@ -20,7 +26,7 @@ load() {
 }
 
 # In one write of this very process: who kills it knows that nothing is written any more.
-store() { [ -e "$dev" ] && printf '%s|%s|\n' "$1" "$2" 1<> "$dev"; }
+store() { alive; [ -e "$dev" ] && printf '%s|%s|\n' "$1" "$2" 1<> "$dev"; }
 
 append() {
 	word=$LIFE.$1

@@ -152,6 +152,10 @@ pub(crate) struct Pause {
     /// At the nth call of an action; `*`: of any.
     pub(crate) action: &'static str,
     pub(crate) nth: u32,
+    /// Not there, but at the nth call of this action after it: what was read then is acted on minutes later.
+    pub(crate) then: Option<(&'static str, u32)>,
+    /// The call is throttled: it is made again minutes later.
+    pub(crate) throttled: bool,
     /// For so long, really.
     pub(crate) ms: u64,
 }
@@ -219,7 +223,7 @@ const ACTIONS: [(u64, &str); 11] = [
 
 /// The same of a roll-back.
 const ROLL_BACK: [(u64, &str); 5] = [
-    (4, "EC2:DeleteVolume"),
+    (8, "EC2:DeleteVolume"),
     (8, "EC2:DetachVolume"),
     (1, "EC2:DeleteTags"),
     (1, "EC2:CreateTags"),
@@ -333,7 +337,7 @@ impl Life {
         // What is rolled back is where most can go wrong.
         let fails = domains == Domains::Doomed || migration == Migration::Fails;
         let mut faults = Vec::new();
-        if fails && dice.chance(40) {
+        if fails && dice.chance(60) {
             faults.push(fault(dice, rate, &ROLL_BACK));
         }
         if dice.chance(35) {
@@ -341,12 +345,17 @@ impl Life {
                 faults.push(fault(dice, rate, &ACTIONS));
             }
         }
-        let pause = dice.chance(if fails { 50 } else { 10 }).then(|| Pause {
-            action: dice.weighed(if fails { &ROLL_BACK } else { &ACTIONS }),
-            nth: if fails { dice.weighed(&[(5, 1), (1, 2)]) } else { dice.weighed(&[(3, 1), (2, 2), (1, 3)]) },
-            // Ten seconds to three minutes of the daemons' time.
-            ms: dice.between(10_000, 180_000) / u64::from(rate).max(30),
-        });
+        // Minutes of the daemons' time; in a roll-back long enough for a life of another instance.
+        let ms = if fails { dice.between(1500, 6000) } else { dice.between(10_000, 180_000) / u64::from(rate).max(30) };
+        let look = dice.between(2, 4) as u32;
+        let at = |action, nth| Pause { action, nth, then: None, throttled: false, ms };
+        let pause = match (fails, dice.up_to(99)) {
+            (true, 0..20) => Some(Pause { then: Some(("EC2:DescribeVolumes", look)), ..at("EC2:DetachVolume", 1) }),
+            (true, 20..50) => Some(Pause { throttled: true, ..at("EC2:DeleteVolume", 1) }),
+            (true, 50..65) => Some(at(dice.weighed(&ROLL_BACK), 1)),
+            (false, 0..10) => Some(at(dice.weighed(&ACTIONS), dice.weighed(&[(3, 1), (2, 2), (1, 3)]))),
+            _ => None,
+        };
         let stay = dice.up_to(500);
         let (action, nth, after) = (dice.weighed(&ACTIONS), dice.between(1, 3) as u32, dice.chance(50));
         let (step, seconds) = (dice.between(1, 30) as u32, dice.between(60, 120) as i64);
@@ -376,7 +385,7 @@ impl Life {
             faults,
             pause,
             end,
-            patience_ms: dice.between(600, 2500) * slow,
+            patience_ms: dice.between(800, 3000) * slow,
             after,
         }
     }
@@ -389,10 +398,10 @@ fn fault(dice: &mut Dice, rate: u32, actions: &[(u64, &'static str)]) -> (&'stat
     let nth = dice.weighed(&[(3, 1), (2, 2), (1, 3), (1, 4)]);
     let minute = dice.between(3_000, 60_000);
     let once = Nth::Only(nth);
-    let some = Nth::First(dice.between(2, 8) as u32);
+    let some = Nth::First(dice.between(2, 9) as u32);
     // Of the daemons' time.
     let (late, long) = (real(minute).max(20), real(minute * 2).max(20));
-    match dice.weighed(&[(5, 0), (2, 1), (3, 2), (3, 3), (2, 4), (2, 5), (2, 6), (2, 7), (4, 8)]) {
+    match dice.weighed(&[(5, 0), (2, 1), (3, 2), (3, 3), (2, 4), (2, 5), (2, 6), (2, 7), (6, 8)]) {
         0 => (action, some, FaultKind::Throttle),
         1 => (action, some, FaultKind::Status503),
         2 => (action, once, FaultKind::ResetAfter),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::app;
-use super::draw::{After, End, Life, Plan};
+use super::draw::{After, End, Life, Pause, Plan};
 use crate::fakeaws::{Fault, FaultKind, InstanceSpec, Nth};
 use crate::lab::{How, Lab, Running};
 
@@ -16,8 +16,20 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(4);
 /// Long enough for a kill.
 const HUNG: u64 = 1 << 30;
-/// The answer that tells us of a call: nobody else asks for this delay.
-const BELL: u64 = 3;
+/// The answer that tells us of a call: nobody else asks for this delay. It is longer than a [`LOOK`], so that who is
+/// stopped at it gets the answer when it goes on.
+const BELL: u64 = 13;
+/// The same, where it is the next call of another action that counts.
+const FIRST_BELL: u64 = 1;
+
+/// What the call gets at which the daemon is stopped.
+fn bell(p: &Pause) -> FaultKind {
+    if !p.throttled {
+        return FaultKind::Slow(BELL);
+    }
+    let (code, message) = ("RequestLimitExceeded".to_owned(), "Request limit exceeded, for a long time.".to_owned());
+    FaultKind::Custom { status: 503, code, message }
+}
 
 /// How it came out.
 #[derive(Debug)]
@@ -81,7 +93,7 @@ pub(crate) fn live(lab: &Lab, plan: &Plan, life: &Life, instance: &str) -> Lived
             add(action, Nth::Only(nth), if after { FaultKind::HangAfter(HUNG) } else { FaultKind::Hang(HUNG) });
         }
         if let Some(p) = life.pause {
-            add(p.action, Nth::Only(p.nth), FaultKind::Slow(BELL));
+            add(p.action, Nth::Only(p.nth), if p.then.is_some() { FaultKind::Slow(FIRST_BELL) } else { bell(&p) });
         }
         life.faults.iter().for_each(|(action, nth, kind)| add(action, *nth, kind.clone()));
     }
@@ -102,12 +114,21 @@ fn watch(lab: &Lab, life: &Life, instance: &str, pid: u32, mut running: Running)
     let began = Instant::now();
     let up = lab.dir.join(format!("up-{}", life.name));
     let mut up_since: Option<Instant> = None;
-    let (mut ended, mut paused, mut stuck) = (None::<Instant>, false, false);
+    let (mut ended, mut armed, mut paused, mut stuck) = (None::<Instant>, false, false, false);
     let status = loop {
         if let Some(status) = running.child.try_wait().unwrap() {
             break status;
         }
-        if let Some(p) = life.pause.filter(|p| !paused && came(lab, instance, &FaultKind::Slow(BELL), p.nth)) {
+        if let Some(p) = life.pause
+            && let Some((action, nth)) = p.then
+            && !armed
+            && came(lab, instance, &FaultKind::Slow(FIRST_BELL), p.nth)
+        {
+            armed = true;
+            lab.server.world().faults.insert(0, Fault::nth(action, nth, bell(&p)).of_instance(instance));
+        }
+        let nth = |p: &Pause| p.then.map_or(p.nth, |(_, nth)| nth);
+        if let Some(p) = life.pause.filter(|p| !paused && came(lab, instance, &bell(p), nth(p))) {
             paused = true;
             signal(pid, Signal::STOP);
             std::thread::sleep(Duration::from_millis(p.ms));
@@ -172,6 +193,9 @@ fn watch(lab: &Lab, life: &Life, instance: &str, pid: u32, mut running: Running)
 pub(crate) fn aftermath(lab: &Lab, life: &Life, instance: String, zone: &str) -> String {
     lab.server.world().imds(&instance).notice = None;
     let root = lab.root(&instance);
+    if life.after != After::Same {
+        let _ = std::fs::write(root.join(format!("over-{}", life.name)), "");
+    }
     match life.after {
         After::Same => instance,
         After::Boots => {

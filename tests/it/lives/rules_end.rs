@@ -41,10 +41,11 @@ fn tag<'v>(v: &'v Volume, name: &str) -> Option<&'v String> {
     v.tags.get(&format!("user:ec2fd.{name}"))
 }
 
-/// Of the domain that some lives had, and that no last life has: what it committed stays as it is.
+/// Of the domain that some lives had, and that no last life has: what it (as far as can be told) committed stays as it
+/// is.
 fn is_renamed(seen: &Seen, v: &Volume) -> bool {
-    let started = |e: &Event| e.volume == v.id && matches!(e.what, What::Start { .. });
-    tag(v, "domain").is_some_and(|d| d == "z") && seen.ledger.0.iter().any(started)
+    let stood = |e: &Event| e.volume == v.id && matches!(e.what, What::Whole | What::Start { .. });
+    tag(v, "domain").is_some_and(|d| d == "z") && seen.ledger.0.iter().any(stood)
 }
 
 /// Made by an instance that is gone, and no copy: after an hour it is the pool's, whatever its tags say.

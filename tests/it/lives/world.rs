@@ -97,9 +97,6 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
             for life in lives {
                 who.lock().unwrap().insert(life.name.clone(), instance.clone());
                 let lived = life::live(&lab, plan, life, &instance);
-                if matches!(life.end, End::Cut(_)) {
-                    life::end_all(&lab.root(&instance));
-                }
                 judge(&lived, life);
                 instance = life::aftermath(&lab, life, instance, zone);
             }
