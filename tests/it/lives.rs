@@ -71,7 +71,7 @@ fn no_life_of_a_crowd_loses_or_leaves_anything() {
     let seconds = began.elapsed().as_secs_f64();
     let last = next.into_inner() - 1;
     println!(
-        "crowd of lives: {lived} lives in {} worlds (seeds {first} to {last}), {seconds:.0} s, {:.1} s for 100 lives; {:?}",
+        "crowd, lives: {lived} in {} worlds (seeds {first} to {last}), {seconds:.0} s, {:.1} s for 100 lives; {:?}",
         last + 1 - first,
         seconds * 100.0 / lived as f64,
         tally.into_inner().unwrap()

@@ -144,6 +144,8 @@ pub(crate) enum After {
     Boots,
     /// It is terminated, and a new one takes the seat.
     Replaced,
+    /// The same, but its volumes stay attached to it until they are fenced (or all is over).
+    Lingers,
 }
 
 /// The daemon stands still, and the time of the others goes on.
@@ -295,7 +297,8 @@ impl Plan {
         };
         let lives = dice.between(4, 6);
         for seat in 1..=SEATS {
-            let lives = (1..=lives).map(|n| Life::draw(&mut dice, format!("{seat}.{n}"), kind, rate)).collect();
+            let lives =
+                (1..=lives).map(|n| Life::draw(&mut dice, format!("{seat}.{n}"), kind, rate, plan.fence)).collect();
             plan.seats.push(lives);
         }
         plan
@@ -317,7 +320,7 @@ impl Life {
         self.name.ends_with("-of-all")
     }
 
-    fn draw(dice: &mut Dice, name: String, kind: Kind, rate: u32) -> Life {
+    fn draw(dice: &mut Dice, name: String, kind: Kind, rate: u32, fence: bool) -> Life {
         let domains =
             dice.weighed(&[(86, Domains::Usual), (8, Domains::Doomed), (4, Domains::Renamed), (2, Domains::None)]);
         let migration = dice.weighed(&[
@@ -370,10 +373,11 @@ impl Life {
             (4, End::EarlyNotice(stay * 2, seconds)),
             (12, End::Cut(stay * 3)),
         ]);
+        let replaced = if fence && dice.chance(30) { After::Lingers } else { After::Replaced };
         let after = match end {
-            End::Cut(_) => After::Replaced,
-            End::Notice(..) | End::EarlyNotice(..) if dice.chance(70) => After::Replaced,
-            _ => dice.weighed(&[(60, After::Same), (15, After::Boots), (25, After::Replaced)]),
+            End::Cut(_) => replaced,
+            End::Notice(..) | End::EarlyNotice(..) if dice.chance(70) => replaced,
+            _ => dice.weighed(&[(60, After::Same), (15, After::Boots), (25, replaced)]),
         };
         let slow = if kind.moves() { 2 } else { 1 };
         Life {

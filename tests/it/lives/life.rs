@@ -205,9 +205,16 @@ pub(crate) fn aftermath(lab: &Lab, life: &Life, instance: String, zone: &str) ->
             forget_servers(&root);
             instance
         }
-        After::Replaced => {
+        After::Replaced | After::Lingers => {
             end_all(&root);
-            lab.server.world().terminate(&instance);
+            let mut w = lab.server.world();
+            if life.after == After::Lingers {
+                w.drop_addresses(&instance);
+                w.set_instance_state(&instance, "terminated");
+            } else {
+                w.terminate(&instance);
+            }
+            drop(w);
             lab.add_instance(InstanceSpec { zone: zone.to_owned(), ..InstanceSpec::default() })
         }
     }

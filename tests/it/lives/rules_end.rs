@@ -23,10 +23,10 @@ pub(crate) fn all(lab: &Lab, seen: &Seen, survivors: &[String]) -> Vec<Broken> {
     broken
 }
 
-/// A last life succeeds, or says that there is no volume for it; nothing is left to a person.
+/// A last life starts its application and ends well.
 pub(crate) fn of_last_life(lived: &Lived, life: &Life) -> Vec<Broken> {
     let mut broken = Vec::new();
-    if lived.code != 0 {
+    if lived.code != 0 || !lived.started {
         let why: Vec<&str> = lived.log.lines().filter(|l| l.contains("ERROR") || l.contains("error")).collect();
         broken.push(Broken {
             rule: "last life",

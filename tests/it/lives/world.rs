@@ -122,7 +122,14 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
             ..Knobs::default()
         };
     });
-    lab.server.world().faults.clear();
+    {
+        let mut w = lab.server.world();
+        w.faults.clear();
+        let gone: Vec<String> =
+            w.instances.values().filter(|i| i.state == "terminated").map(|i| i.id.clone()).collect();
+        gone.iter().for_each(|id| w.terminate(id));
+    }
+    settle(&lab);
     // In the first round one may still have what another one needs.
     for round in ["first", "last"] {
         for (n, instance) in survivors.iter().enumerate() {
@@ -144,7 +151,8 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
     broken.sort();
     broken.dedup();
     let mut text = String::new();
-    if !broken.is_empty() || std::env::var_os("SEED").is_some() {
+    // Of one world that somebody asked for, always.
+    if !broken.is_empty() || (super::number("SEED").is_some() && super::number("LIVES").is_none()) {
         text = describe(&lab, plan, &broken, &story.into_inner().unwrap());
         let kept = lab.dir.with_extension(format!("seed-{}", plan.seed));
         let _ = std::fs::remove_dir_all(&kept);
@@ -172,7 +180,7 @@ fn last(seat: usize, round: &str) -> Life {
         faults: Vec::new(),
         pause: None,
         end: End::Term(300),
-        patience_ms: 60_000,
+        patience_ms: 30_000,
         after: After::Same,
     }
 }
