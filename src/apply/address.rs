@@ -289,6 +289,11 @@ impl DomainRun {
         }
     }
 
+    /// Whether the directive names this address by its id.
+    pub(super) fn names_address(&self, id: &str) -> bool {
+        matches!(self.config.address.as_ref().map(|d| &d.choice), Some(AddressChoice::Id(own)) if own == id)
+    }
+
     /// Whether `event` releases the address.
     pub(crate) fn releases_address(&self, event: Event) -> bool {
         self.config.address.as_ref().is_some_and(|d| d.release.contains(&event))

@@ -46,6 +46,8 @@ enum Attempt {
 impl DomainRun {
     /// Claims `v` for the directive. The hold is pushed before the call, and dropped if the claim is lost.
     pub(crate) fn claim(&self, d: &VolumeDirective, v: &Volume, origin: Origin, scope: &Scope) -> Claim {
+        // Somebody may be taking it away; if it is free then, or not, AttachVolume tells.
+        self.enter(&v.id, &d.path, scope)?;
         // What `create` pushed already is only completed.
         let inherited = self.forget_inherited(&v.id);
         if origin == Origin::Claimed {
@@ -62,7 +64,10 @@ impl DomainRun {
         };
         match claim {
             Ok(Ok(_)) => drop(lock(&self.shared.taken).insert(v.id.clone())),
-            Ok(Err(_)) if origin == Origin::Claimed => self.give_back(d, inherited),
+            Ok(Err(_)) if origin == Origin::Claimed => {
+                self.leave(&v.id, &d.path);
+                self.give_back(d, inherited);
+            }
             Err(_) if origin == Origin::Claimed && !self.may_have_claimed(d) => self.give_back(d, inherited),
             _ => {}
         }
@@ -78,7 +83,8 @@ impl DomainRun {
             match self.attempt(d, v, device, scope)? {
                 Attempt::Ours => return Ok(Ok((device.to_owned(), before))),
                 Attempt::Lost(why) => return Ok(Err(why)),
-                Attempt::NameTaken(Some(by)) => {
+                // What another domain's journal names is being put back.
+                Attempt::NameTaken(Some(by)) if !lock(&self.shared.owed).contains(&by) => {
                     let text = format!(
                         "cannot attach {} as {device}: the name is held by {by}, which is not this directive's: \
                          choose another device, or detach {by}",
@@ -86,7 +92,7 @@ impl DomainRun {
                     );
                     return Err(Failure::new(text));
                 }
-                Attempt::NameTaken(None) => {
+                Attempt::NameTaken(_) => {
                     if !std::mem::replace(&mut said, true) {
                         log::info!("{}: waiting for the device name {device}: it was in use a moment ago", d.path);
                     }
@@ -112,7 +118,8 @@ impl DomainRun {
             names.in_use(&a.device);
             used.extend(Some(a.device).filter(|_| !a.ending));
         }
-        used.extend(self.config.volumes.iter().filter_map(|o| o.device.clone()));
+        let asked = self.shared.configs.get().into_iter().flatten().flat_map(|domain| &domain.volumes);
+        used.extend(asked.filter_map(|o| o.device.clone()));
         let mut won = None;
         for device in devices::free_names(&used, names.list()) {
             let before = NameSnapshot::take(root);

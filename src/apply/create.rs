@@ -15,6 +15,7 @@ use crate::aws::ec2::{Filter, Volume, VolumeState};
 use crate::config::{Source, VolumeDirective};
 use crate::plan::create::{self, Base};
 use crate::plan::tags;
+use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Found, Standing, standing};
 use crate::scope::Scope;
 
@@ -78,7 +79,7 @@ impl DomainRun {
                         && let Some(why) = self.is_move_lost(d, scope)?
                     {
                         if never_attached(&v, Some(&token)) {
-                            self.delete(&v.id, false, scope).map_err(Failure::new)?;
+                            self.delete_made(&v.id, &token, scope)?;
                         }
                         lock(&self.shared.taken).remove(&v.id);
                         self.drop_hold(&d.path);
@@ -223,7 +224,7 @@ impl DomainRun {
                     Standing::Absent(why) => return burnt(&why),
                     Standing::Broken(why) if old && v.state == VolumeState::Error => {
                         // It never was more than a name.
-                        self.delete(&id, false, scope).map_err(Failure::new)?;
+                        self.delete_made(&id, token, scope)?;
                         return burnt(&why);
                     }
                     Standing::Broken(why) => return Err(dead(&format!("cannot be used: {why}"))),
@@ -244,6 +245,12 @@ impl DomainRun {
             now = next;
             log::debug!("{}: {id}: {}", d.path, now.as_ref().map_or("unknown", |v| v.state.name()));
         }
+    }
+
+    /// Deletes what this instance made with `token` and never attached.
+    fn delete_made(&self, id: &str, token: &str, scope: &Scope) -> Result<(), Failure> {
+        let own = Own::Unfinished { owner: &self.shared.facts().instance_id, token, used: None };
+        self.delete(id, false, own, scope).map_err(Failure::new)
     }
 
     /// The volume of this instance that is in transit with `token`.

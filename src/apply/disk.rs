@@ -4,18 +4,20 @@
 //! when the disk is late, to learn why. Without them the requested name counts, once the API says `attached` and the
 //! node has appeared after our call (or the volume was attached there before).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hold::VolumeHold;
-use super::{DomainRun, Failure};
+use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::AttachmentState;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
-use crate::sys::block::{self, NameSnapshot, Pace};
+use crate::sys::block::{self, NameSnapshot, Named, Pace};
 
 /// How long a disk may take before the API is asked about it; most are there within 2 s.
 const LATE: Duration = Duration::from_secs(3);
+/// How long a disk may take to answer until it is looked whether a better one is there: this one may be dead.
+const SILENT: Duration = Duration::from_secs(60);
 
 impl DomainRun {
     /// Waits until the disk of `id`, attached as `device`, can be read. `before` is what had names before our claim;
@@ -45,8 +47,11 @@ impl DomainRun {
                 },
             };
             if let Some(path) = found {
-                match block::node_ready(&path, scope) {
-                    Ok(()) => return Ok(path),
+                match block::node_ready(&path, &scope.within(SILENT)) {
+                    Ok(()) => {
+                        self.saw_disk(id, &path);
+                        return Ok(path);
+                    }
                     Err(e) => missing = format!("{} cannot be read: {e}", path.display()),
                 }
             } else if attached {
@@ -64,7 +69,7 @@ impl DomainRun {
         }
     }
 
-    fn has_serials(&self) -> bool {
+    pub(super) fn has_serials(&self) -> bool {
         match self.shared.facts().hypervisor.as_deref() {
             Some("nitro") => true,
             Some(_) => false,
@@ -72,15 +77,51 @@ impl DomainRun {
         }
     }
 
-    /// The disk of a volume that is attached here. What an earlier run saw may be another's by now, and what it did not
-    /// see may be there.
-    pub(super) fn disk_now(&self, v: &VolumeHold, id: &str) -> Option<PathBuf> {
-        let root = &self.shared.root;
-        let seen = v.disk.clone().filter(|_| !v.inherited);
-        match self.has_serials() {
-            true => block::find_by_serial(root, id).or(seen),
-            false => seen.or_else(|| block::find_by_name(root, &v.device).filter(|_| v.inherited).map(|n| n.path)),
+    /// Remembers which disk is the volume's, for where its name alone does not tell that later.
+    fn saw_disk(&self, id: &str, path: &Path) {
+        if let Some(ident) = block::ident_of(&self.shared.root, path) {
+            lock(&self.disks).insert(id.to_owned(), Named { path: path.to_path_buf(), ident });
         }
+    }
+
+    /// The disk of a volume, as it is now: names may have gone over to other disks since it was seen. `None`: it is not
+    /// here (any more).
+    pub(super) fn disk_of(&self, id: &str, scope: &Scope) -> Result<Option<PathBuf>, Failure> {
+        let root = &self.shared.root;
+        if self.has_serials() {
+            return Ok(block::find_by_serial(root, id));
+        }
+        let seen = lock(&self.disks).get(id).cloned();
+        if let Some(seen) = seen.filter(|s| block::ident_of(root, &s.path).as_ref() == Some(&s.ident)) {
+            return Ok(Some(seen.path));
+        }
+        // At its name there is another disk, or none. EC2 knows under which name it is here.
+        let here = self.attachment_here(id, scope)?;
+        let found = here.and_then(|device| block::find_by_name(root, &device));
+        Ok(found.map(|named| {
+            let path = named.path.clone();
+            lock(&self.disks).insert(id.to_owned(), named);
+            path
+        }))
+    }
+
+    /// The same for a hold, in a roll-back. Where there are no serials, a disk that neither this run nor the one that it
+    /// goes on for has seen may be any disk.
+    pub(super) fn disk_now(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Option<PathBuf>, Failure> {
+        if !self.has_serials() && !v.inherited && !lock(&self.disks).contains_key(id) {
+            return Ok(None);
+        }
+        self.disk_of(id, scope)
+    }
+
+    /// The name under which EC2 says that the volume is attached to this instance, and is to stay so.
+    pub(super) fn attachment_here(&self, id: &str, scope: &Scope) -> Result<Option<String>, Failure> {
+        let facts = self.shared.facts();
+        let now = self.describe(scope, id)?;
+        Ok(match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
+            Some(Standing::Here(device)) => Some(device),
+            _ => None,
+        })
     }
 
     /// Whether EC2 says `attached`; a failure if it took the volume away again.

@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::{DomainRun, Failure};
-use crate::aws::Class;
+use crate::aws::ec2::{Filter, InstanceState};
+use crate::aws::{ApiError, Class, Lapsed, Still};
 use crate::config::VolumeDirective;
 use crate::plan::waiting::{self, Held};
 use crate::scope::Scope;
@@ -34,20 +33,20 @@ impl DomainRun {
         if stopped {
             scope.sleep(CERTAIN).map_err(|halt| Failure::halted(format!("cannot {what}"), halt))?;
         }
-        let facts = self.shared.facts();
-        let now = self.describe(scope, id)?;
-        let still = waiting::held(now.iter(), &facts.instance_id, &facts.zone);
-        if still.first() != Some(h) {
-            return Ok(Fenced::NoMore);
-        }
-        let states = self.shared.aws.describe_instances(scope, &[holder]).map_err(|e| Failure::api(&what, &e))?;
-        let Some((_, state)) = states.into_iter().find(|(i, state)| i == holder && state.is_over()) else {
+        let Some(state) = self.is_over(h, scope).map_err(|e| Failure::api(&what, &e))? else {
             return Ok(Fenced::NoMore);
         };
         log::warn!("{}: {id} is held by {holder}, which is {}: detaching it (fence)", d.path, state.name());
-        self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": holder }));
-        match self.shared.aws.detach_volume(scope, id, holder) {
+        // A throttle may last longer than it takes to start a stopped instance.
+        let ask = |scope: &Scope| match self.is_over(h, scope) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Lapsed::Changed(format!("{id} is now held by another instance, or {holder} runs again"))),
+            Err(e) => Err(Lapsed::Unknown(e)),
+        };
+        match self.detach_from(id, holder, &Still::again(&ask), scope) {
             Ok(()) => Ok(Fenced::Yes),
+            Err(e) if e.class() == Class::Lapsed && e.unsure => Ok(Fenced::Yes),
+            Err(e) if e.class() == Class::Lapsed => Ok(Fenced::NoMore),
             // Somebody else did it, or EC2 itself.
             Err(e) if e.class() == Class::Gone => Ok(Fenced::Yes),
             Err(e) if e.may_have_worked() && scope.check().is_ok() => {
@@ -60,5 +59,18 @@ impl DomainRun {
             }
             Err(e) => Err(Failure::api(&what, &e)),
         }
+    }
+
+    /// The state of the holder, if it still has the volume and its life is over.
+    fn is_over(&self, h: &Held, scope: &Scope) -> Result<Option<InstanceState>, ApiError> {
+        let facts = self.shared.facts();
+        let (id, holder) = (h.volume_id.as_str(), h.holder.as_str());
+        let now = self.shared.aws.describe_volumes(scope, &[Filter::exact("volume-id", &[id])])?;
+        let still = waiting::held(now.iter().filter(|v| v.id == id), &facts.instance_id, &facts.zone);
+        if still.first() != Some(h) {
+            return Ok(None);
+        }
+        let states = self.shared.aws.describe_instances(scope, &[holder])?;
+        Ok(states.into_iter().find(|(i, state)| i == holder && state.is_over()).map(|(_, state)| state))
     }
 }

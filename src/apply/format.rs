@@ -7,11 +7,10 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use serde_json::json;
-
 use super::hold::Origin;
 use super::volume::Acquired;
 use super::{DomainRun, Failure};
+use crate::aws::Still;
 use crate::config::{DEFAULT_FSTYPE, Mount, VolumeDirective};
 use crate::plan::format::{History, Verdict, agree, judge, mkfs_arguments};
 use crate::plan::tags;
@@ -148,11 +147,7 @@ impl Ground for Volume<'_> {
                 tags::FORMAT
             )));
         }
-        let tag = json!([{ "Key": tags::FORMAT, "Value": CONSENT }]);
-        run.note_call("delete_tags", json!({ "Resources": [id], "Tags": tag }));
-        run.shared
-            .aws
-            .delete_tags(self.scope, &[id], &[(tags::FORMAT, Some(CONSENT))])
+        run.untag(id, &[(tags::FORMAT, Some(CONSENT))], &Still::always(), self.scope)
             .map_err(|e| Failure::api(&format!("remove {}", tags::FORMAT), &e))
     }
 

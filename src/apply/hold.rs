@@ -95,6 +95,9 @@ pub(crate) struct VolumeHold {
     pub(crate) tags_before: Vec<(String, String, Option<String>)>,
     /// `user:ec2fd.in-transit` was taken off.
     pub(crate) transit_removed: bool,
+    /// It may say `user:ec2fd.ts-created`: to others it is committed then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) marked: bool,
     /// `mkfs` was begun on it, on a disk that was proven blank, and has not ended well.
     #[serde(default)]
     pub(crate) formatting: bool,
@@ -171,6 +174,9 @@ pub(crate) struct Committed {
     pub(crate) volume_id: String,
     /// This instance made it.
     pub(crate) created: bool,
+    /// Its times were written at the commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) marked: bool,
     /// What its `user:ec2fd.transc-id` is.
     pub(crate) transc_id: String,
     /// What it is the copy of, until that is superseded.
@@ -257,43 +263,5 @@ impl DomainRun {
         });
         holds.reverse();
         holds
-    }
-
-    /// The domain stands: from here on nothing takes its volumes and records away.
-    pub(crate) fn commit(&self) {
-        let mut kept = lock(&self.shared.kept_volumes);
-        let mine = |id: String| (id, self.config.name.clone());
-        kept.extend(self.config.volumes.iter().filter_map(|d| d.volume_id.clone()).map(mine));
-        kept.extend(lock(&self.in_use).iter().map(|u| mine(u.volume.volume_id.clone())));
-        self.ledger(|l| {
-            let held = l.held.iter().filter_map(|h| match h {
-                Hold::Volume(v) => v.volume_id.clone(),
-                Hold::Record(_) | Hold::Move(_) | Hold::Address(_) => None,
-            });
-            kept.extend(held.map(mine));
-            let mut moves: Vec<Hold> = l.held.extract_if(.., |h| matches!(h, Hold::Move(_))).collect();
-            for hold in std::mem::take(&mut l.held) {
-                let Hold::Volume(v) = hold else { continue };
-                let of = |h: &mut Hold| h.key() == v.key;
-                let moved = moves.extract_if(.., of).find_map(|h| match h {
-                    Hold::Move(m) => Some(m),
-                    _ => None,
-                });
-                let (Some(volume_id), transc_id) = (v.volume_id, self.shared.transaction_id.clone()) else { continue };
-                // On what we made the transaction's tag is the token: the create request is the same in every run.
-                let token = v.token.filter(|_| v.tags_before.is_empty());
-                let transc_id = v.transc_id.or(token).unwrap_or(transc_id);
-                let member = self.config.volumes.iter().find(|d| d.path == v.key).and_then(|d| self.member(d));
-                l.committed.push(Committed {
-                    volume_id,
-                    created: v.origin != Origin::Claimed,
-                    transc_id,
-                    moved,
-                    member,
-                });
-            }
-            // Without a copy nothing was moved.
-            l.inherited.append(&mut moves);
-        });
     }
 }

@@ -1,11 +1,12 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::record::Read;
 use super::volume::Acquired;
-use super::{DomainRun, Failure};
+use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::Volume;
 use crate::config::{AddressDirective, RecordDirective, VolumeDirective};
 use crate::parallel;
@@ -82,6 +83,8 @@ impl DomainRun {
             let old = waits && self.shared.clock.now().since(began) > READ_AGAIN;
             let reads = if old { self.read_records(scope) } else { reads };
             self.records(reads, scope, undo, &mut problems);
+        } else if problems.critical.is_none() {
+            self.judge_marks(self.mark_committed(scope), undo, &mut problems);
         }
         if problems.critical.is_none() {
             self.commit();
@@ -157,6 +160,14 @@ impl DomainRun {
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
         scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        // Commands of those before it may have taken long.
+        let disk = self.disk_of(&a.volume_id, scope)?;
+        let disk = disk.ok_or_else(|| Failure::new(format!("the disk of {} is not here any more", a.volume_id)))?;
+        if disk != a.disk {
+            log::info!("{}: the disk of {} is {} by now", d.path, a.volume_id, disk.display());
+            self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        }
+        let a = &Acquired { disk, ..a.clone() };
         self.uses(d, a);
         let mounted = d.mount.as_ref().map(|m| self.mount(d, m, a, scope)).transpose()?;
         if !self.shared.exec_enabled {
@@ -187,6 +198,15 @@ impl DomainRun {
         }
     }
 
+    fn judge_marks(&self, ends: Vec<(String, Failure)>, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
+        for (path, f) in ends {
+            let d = self.config.volumes.iter().find(|d| d.path == path);
+            if let Some(d) = d.filter(|_| problems.critical.is_none()) {
+                self.judge(d, f, undo, problems);
+            }
+        }
+    }
+
     fn pass_over(&self, path: &str, f: &Failure, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
         log::warn!("{path} failed and is passed over (it is not critical): {f}");
         problems.passed_over.push(format!("{path} (not critical): {f}"));
@@ -200,8 +220,21 @@ impl DomainRun {
         undo: &(dyn Fn() -> Scope + Sync),
         problems: &mut Problems,
     ) {
-        let wanted: Vec<(&RecordDirective, _)> = self.config.records.iter().zip(reads).collect();
-        for (d, end) in self.config.records.iter().zip(self.write_records(wanted, scope)) {
+        let mut wanted = Some(self.config.records.iter().zip(reads).collect::<Vec<(&RecordDirective, _)>>());
+        // What was made is marked beside that: its commands have ended, and nobody else can have it as long as it is here.
+        let (mut written, mut marks) = (Vec::new(), Vec::new());
+        let wanted = Mutex::new(&mut wanted);
+        for end in parallel::map(1 + usize::from(self.has_made()), |i| match i {
+            0 => Ok(lock(&wanted).take().map_or_else(Vec::new, |wanted| self.write_records(wanted, scope))),
+            _ => Err(self.mark_committed(scope)),
+        }) {
+            match end {
+                Ok(ends) => written = ends,
+                Err(ends) => marks = ends,
+            }
+        }
+        self.judge_marks(marks, undo, problems);
+        for (d, end) in self.config.records.iter().zip(written) {
             let Err(f) = end else { continue };
             if d.critical || matches!(f.halt, Some(Halt::Stopped(_))) {
                 problems.critical.get_or_insert((d.path.clone(), f));

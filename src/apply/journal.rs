@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::hold::{Committed, Hold, Ledger, Origin};
-use crate::sys::Root;
 use crate::sys::journal::JournalFile;
+use crate::sys::{Root, run_dir};
 
 /// Of the format. Another one is not read, but set aside.
 const VERSION: u32 = 1;
@@ -19,6 +19,9 @@ struct Page<H, C> {
     version: u32,
     /// Whose it is: an image made of a running instance may carry its files along.
     instance: String,
+    /// The domain; not in every file's name, and not in what older versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
     /// The run's.
     transaction: String,
     held: H,
@@ -32,6 +35,7 @@ struct Page<H, C> {
 pub(crate) struct Journal {
     file: Option<JournalFile>,
     instance: String,
+    domain: String,
     /// What is there now; empty if there is no file, `None` if nobody knows.
     written: Option<Vec<u8>>,
     /// It was said that it cannot be written.
@@ -42,7 +46,11 @@ impl Ledger {
     /// The ledger of a domain, with what a run that was cut off left in its journal. What cannot be read is reported and
     /// set aside: the run goes on without it. `same_run`: it is this run's own, whose place this process took.
     pub(crate) fn open(root: &Root, domain: &str, instance: &str, same_run: bool) -> Ledger {
-        let file = JournalFile::of(root, domain);
+        Ledger::open_file(JournalFile::of(root, domain), domain, instance, same_run)
+    }
+
+    /// The same, of a file that may be elsewhere.
+    pub(super) fn open_file(file: JournalFile, domain: &str, instance: &str, same_run: bool) -> Ledger {
         let read = file.read();
         let written = read.as_ref().ok().map(|read| read.clone().unwrap_or_default());
         let page = match read {
@@ -50,7 +58,8 @@ impl Ledger {
             Ok(Some(bytes)) => Some(parse(&bytes, instance)),
             Err(e) => Some(Err(e.to_string())),
         };
-        let journal = Journal { file: Some(file), instance: instance.to_owned(), written, said: false };
+        let (instance, domain) = (instance.to_owned(), domain.to_owned());
+        let journal = Journal { file: Some(file), instance, domain, written, said: false };
         let mut ledger = Ledger { journal, ..Ledger::default() };
         match page {
             None => {}
@@ -95,6 +104,7 @@ impl Ledger {
         let page = Page {
             version: VERSION,
             instance: self.journal.instance.clone(),
+            domain: Some(self.journal.domain.clone()),
             transaction: transaction.to_owned(),
             held: &self.held,
             inherited: &self.inherited,
@@ -116,8 +126,12 @@ impl Ledger {
             let stale = file.remove().err().map(|e| format!("; nor remove it: {e}"));
             self.journal.written = stale.is_none().then(Vec::new);
             if !std::mem::replace(&mut self.journal.said, true) {
-                let path = file.path().display();
-                log::warn!("cannot write the journal {path} (going on without it): {e}{}", stale.unwrap_or_default());
+                let (path, advice) = (file.path().display(), run_dir::advice(&e));
+                log::warn!(
+                    "cannot write the journal {path} (going on without it: what a kill leaves is then found by tags \
+                     only): {e}{}{advice}",
+                    stale.unwrap_or_default()
+                );
             }
         }
     }
@@ -136,6 +150,21 @@ impl Journal {
         );
         self.written = Some(Vec::new());
     }
+}
+
+/// What a journal is about, as far as it can be read: its domain, and what it holds.
+pub(super) fn peek(file: &JournalFile, instance: &str) -> (Option<String>, Vec<Hold>) {
+    let page = file.read().ok().flatten().and_then(|bytes| parse(&bytes, instance).ok());
+    let Some(page) = page else { return (file.domain().map(str::to_owned), Vec::new()) };
+    let holds: Vec<Hold> = page.held.into_iter().chain(page.inherited).chain(page.left).collect();
+    // A directive's path begins with the domain, in quotes.
+    let of_key = |h: &Hold| {
+        let rest = h.key().strip_prefix("domains.")?;
+        serde_json::Deserializer::from_str(rest).into_iter::<String>().next()?.ok()
+    };
+    let named = page.domain.into_iter().chain(file.domain().map(str::to_owned)).chain(holds.iter().filter_map(of_key));
+    let domain = named.into_iter().find(|name| file.is_of(name));
+    (domain, holds)
 }
 
 fn parse(bytes: &[u8], instance: &str) -> Result<Page<Vec<Hold>, Vec<Committed>>, String> {

@@ -8,8 +8,10 @@
 //! A run after one that was cut off goes on with its transaction ([`settle`]): what is still wanted is taken up where it
 //! stands, the rest is put back.
 
+pub(crate) mod act;
 pub(crate) mod address;
 pub(crate) mod claim;
+pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
@@ -18,6 +20,7 @@ pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod marks;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
@@ -29,17 +32,19 @@ pub(crate) mod release_record;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
+pub(crate) mod strays;
 pub(crate) mod sweep;
 pub(crate) mod tidy;
+pub(crate) mod uses;
 pub(crate) mod volume;
 pub(crate) mod wait;
 pub(crate) mod zone;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
@@ -55,6 +60,7 @@ use crate::macros::Values;
 use crate::model::Facts;
 use crate::scope::Halt;
 use crate::sys::Root;
+use crate::sys::block::Named;
 use crate::sys::mounts::MountSet;
 use crate::sys::notify::Notifier;
 use hold::Ledger;
@@ -78,8 +84,12 @@ pub(crate) struct Shared {
     pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
-    /// Volumes (and domain) of domains that stand, in the same way.
-    pub(crate) kept_volumes: Mutex<BTreeSet<(String, String)>>,
+    /// Who has which volume, in the same way.
+    pub(crate) uses: uses::Uses,
+    /// The domains of this process.
+    pub(crate) configs: OnceLock<Vec<Arc<Domain>>>,
+    /// Volumes that journals of other domains name, and that are about to be put back.
+    pub(crate) owed: Mutex<BTreeSet<String>>,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
@@ -164,10 +174,14 @@ pub(crate) struct DomainRun {
     /// `{transaction_log}`: the calls that changed something, in order.
     calls: Mutex<Vec<Value>>,
     ledger: Mutex<Ledger>,
+    /// The disks of its volumes, as they were when they were seen last.
+    disks: Mutex<BTreeMap<String, Named>>,
     /// What its directives use.
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// Volumes that were found attached with tags of a run that ended: when this one stands, they are brought up to date.
+    found: Mutex<Vec<hold::Committed>>,
     /// The elastic address that its directive has.
     address: Mutex<Option<hold::AddressHold>>,
     /// The other members of the fleets whose names its directives share.
@@ -176,6 +190,10 @@ pub(crate) struct DomainRun {
     abandoned: Arc<AtomicBool>,
     /// What its snapshots share.
     snapshots: snapshot::State,
+    /// When it was committed.
+    committed_at: Mutex<Option<Tick>>,
+    /// Moves of others that are over, as their volumes say, but not finished.
+    moves_to_finish: Mutex<Vec<hold::MoveHold>>,
     /// Threads that still write tags on volumes, by directive.
     tagging: Mutex<Vec<(hold::Key, JoinHandle<()>)>>,
     /// What directives that wait have seen.
@@ -190,12 +208,16 @@ impl DomainRun {
             config: config.clone(),
             calls: Mutex::new(Vec::new()),
             ledger: Mutex::default(),
+            disks: Mutex::default(),
             in_use: Mutex::default(),
+            found: Mutex::default(),
             written: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),
             abandoned: Arc::default(),
             snapshots: snapshot::State::default(),
+            committed_at: Mutex::default(),
+            moves_to_finish: Mutex::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),
         }
@@ -206,11 +228,15 @@ impl DomainRun {
         lock(&self.calls).clone()
     }
 
-    /// Notes a call that changes something, before it is made.
+    /// Notes a call that changes something, before it is made. The same one again, after a look, is noted once.
     pub(crate) fn note_call(&self, method: &str, param: Value) {
-        lock(&self.calls).push(json!({
+        let call = json!({
             "platform": "aws", "domain": self.config.name, "method": method, "param": param, "dry": false,
-        }));
+        });
+        let mut calls = lock(&self.calls);
+        if calls.last() != Some(&call) {
+            calls.push(call);
+        }
     }
 
     /// The macro values of this domain, without those of a volume.
@@ -235,11 +261,10 @@ impl DomainRun {
     }
 
     /// Reads what a run that was cut off left, and keeps a journal from here on. The domain's lock must be held.
-    /// `true`: there is something to settle. `same_run`: this process goes on with the run that wrote it.
-    pub(crate) fn open_journal(&self, same_run: bool) -> bool {
+    /// `same_run`: this process goes on with the run that wrote it.
+    pub(crate) fn open_journal(&self, same_run: bool) {
         let opened = Ledger::open(&self.shared.root, &self.config.name, &self.shared.facts().instance_id, same_run);
         *lock(&self.ledger) = opened;
-        self.holds_anything()
     }
 
     /// Whether there is anything that a roll-back would put back.

@@ -59,6 +59,7 @@ impl DomainRun {
             log::warn!("{}: {} {odd}", m.key, m.path);
         }
         mounting::mount(&a.disk, &point, fstype, &m.options, scope).map_err(|e| failed(format!("as {fstype}: {e}")))?;
+        self.is_its_disk(a, &point, scope).map_err(failed)?;
         log::info!("{}: {} is mounted at {} ({fstype})", m.key, a.volume_id, m.path);
         if m.grow && !read_only {
             self.grow(d, m, a, &found, &point, scope);
@@ -67,6 +68,20 @@ impl DomainRun {
         mounting::set_owner(root, &point, owner, group, m.mode)
             .map_err(|e| failed(format!("cannot set its owner or mode: {e}")))?;
         Ok(mounted(fstype))
+    }
+
+    /// Whether what was just mounted at `point` is the volume's disk: its name may have gone over to another one since it
+    /// was looked at. What is not is unmounted again.
+    fn is_its_disk(&self, a: &Acquired, point: &Path, scope: &Scope) -> Result<(), String> {
+        let root = &self.shared.root;
+        let disk = self.disk_of(&a.volume_id, scope).map_err(|f| f.text)?;
+        let there = mounting::at(root, point);
+        if there.is_none_or(|there| disk.is_some_and(|disk| mounting::is_of(root, &there, &disk))) {
+            return Ok(());
+        }
+        mounting::unmount(point)
+            .map_err(|e| format!("{} became another disk, which is mounted: {e}", a.disk.display()))?;
+        Err(format!("{} became another disk meanwhile", a.disk.display()))
     }
 
     /// Runs the check of the file system, where it has one that is run before a mount.

@@ -6,25 +6,18 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use super::hold::{Committed, Done, Hold, MoveHold};
+use super::hold::{Committed, Hold, MoveHold};
 use super::{DomainRun, Failure, lock};
-use crate::aws::Class;
 use crate::aws::ec2::{Filter, Snapshot, SnapshotState, Volume, VolumeState};
-use crate::config::{Source, VolumeDirective};
+use crate::aws::{Class, Lapsed, Still};
+use crate::config::VolumeDirective;
 use crate::plan::moves::{self, Mark};
-use crate::plan::{create, tags};
+use crate::plan::tags;
+use crate::plan::unfinished::{Own, is_unfinished};
 use crate::scope::Scope;
 
 /// How often it is looked whether a copy that was deleted is gone.
 const LOOKS: u32 = 5;
-
-/// The instance that made the copy has not committed it: it may be put back yet, and then what it is a copy of is the
-/// data.
-fn is_unfinished(copy: &Volume) -> bool {
-    copy.tag(tags::TRANSC_ID).is_some_and(create::is_token)
-}
 
 impl DomainRun {
     /// Supersedes what the committed copies are copies of. What could not be finished is given back.
@@ -42,30 +35,18 @@ impl DomainRun {
         moved.iter().filter_map(unfinished).collect()
     }
 
-    fn supersede(&self, m: &MoveHold, copy: &str, scope: &Scope) -> Result<(), Failure> {
+    pub(super) fn supersede(&self, m: &MoveHold, copy: &str, scope: &Scope) -> Result<(), Failure> {
         let old = m.volume_id.as_str();
         let now = self.describe(scope, old)?;
         if let Some(now) = &now {
-            if let Some(a) = now.attachments.first() {
-                return Err(Failure::new(format!(
-                    "{} has attached {old}, and both are in use: stop one, and give the volume that does not count the \
-                     tag {}",
-                    a.instance_id,
-                    tags::SUPERSEDED_BY
-                )));
-            }
-            if now.tag(tags::SUPERSEDED_BY).is_none() && now.tag(tags::TS_USED) != m.used.as_deref() {
-                return Err(Failure::new(format!(
-                    "{old} was used meanwhile, and both have data of their own: give the volume that does not count \
-                     the tag {}",
-                    tags::SUPERSEDED_BY
-                )));
-            }
-            let tag = json!([{ "Key": tags::SUPERSEDED_BY, "Value": copy }]);
-            self.note_call("create_tags", json!({ "Resources": [old], "Tags": tag }));
-            self.shared
-                .aws
-                .create_tags(scope, &[old], &[(tags::SUPERSEDED_BY, copy)])
+            moves::outdated(now, m.used.as_deref()).map_err(Failure::new)?;
+            let ask = |scope: &Scope| {
+                let now = self.shared.aws.describe_volumes(scope, &[Filter::exact("volume-id", &[old])]);
+                let now = now.map_err(Lapsed::Unknown)?;
+                let now = now.iter().find(|v| v.id == old);
+                now.map_or(Ok(()), |now| moves::outdated(now, m.used.as_deref())).map_err(Lapsed::Changed)
+            };
+            self.tag(old, &[(tags::SUPERSEDED_BY, copy)], &Still::again(&ask), scope)
                 .map_err(|e| Failure::api(&format!("mark {old} as superseded"), &e))?;
             log::info!("{old} is superseded by {copy}, and kept: delete it when you do not need it any more");
             self.unmark(now, &m.token, scope)?;
@@ -74,29 +55,30 @@ impl DomainRun {
     }
 
     /// Takes the mark off, if it is still the one of this move.
-    fn unmark(&self, v: &Volume, token: &str, scope: &Scope) -> Result<(), Failure> {
+    pub(super) fn unmark(&self, v: &Volume, token: &str, scope: &Scope) -> Result<(), Failure> {
         let Some(mark) = v.tag(tags::MOVING).filter(|t| Mark::parse(t).is_some_and(|m| m.token == token)) else {
             return Ok(());
         };
-        let tag = json!([{ "Key": tags::MOVING, "Value": mark }]);
-        self.note_call("delete_tags", json!({ "Resources": [v.id], "Tags": tag }));
-        self.shared
-            .aws
-            .delete_tags(scope, &[&v.id], &[(tags::MOVING, Some(mark))])
+        self.untag(&v.id, &[(tags::MOVING, Some(mark))], &Still::always(), scope)
             .map_err(|e| Failure::api(&format!("take the mark of the move off {}", v.id), &e))
     }
 
-    fn delete_move_snapshots(&self, m: &MoveHold, old: Option<&Volume>, scope: &Scope) -> Result<(), Failure> {
+    pub(super) fn delete_move_snapshots(
+        &self,
+        m: &MoveHold,
+        old: Option<&Volume>,
+        scope: &Scope,
+    ) -> Result<(), Failure> {
         for s in self.find_move_snapshots(m, scope)? {
             self.is_spare(&s, old, scope)?;
-            self.delete_move_snapshot(&s.id, scope)?;
+            self.delete_move_snapshot(&s, scope)?;
         }
         Ok(())
     }
 
     /// Whether what a snapshot has is elsewhere, too: in the volume that it is of (`old`, as it is now), or in one that
     /// was made from it and is in use. Where somebody has deleted that volume, the snapshot is all that is left.
-    fn is_spare(&self, s: &Snapshot, old: Option<&Volume>, scope: &Scope) -> Result<(), Failure> {
+    pub(super) fn is_spare(&self, s: &Snapshot, old: Option<&Volume>, scope: &Scope) -> Result<(), Failure> {
         let is_live = |v: &Volume| !v.state.is_ending() && v.state != VolumeState::Error;
         if s.state == SnapshotState::Error || old.is_some_and(is_live) {
             return Ok(());
@@ -114,12 +96,20 @@ impl DomainRun {
         )))
     }
 
-    fn delete_move_snapshot(&self, id: &str, scope: &Scope) -> Result<(), Failure> {
-        self.note_call("delete_snapshot", json!({ "SnapshotId": id }));
-        match self.shared.aws.delete_snapshot(scope, id) {
+    /// Deletes a snapshot that is spare, as the caller has just seen.
+    pub(super) fn delete_move_snapshot(&self, s: &Snapshot, scope: &Scope) -> Result<(), Failure> {
+        let id = s.id.as_str();
+        let what = format!("delete {id}, which was made to move a volume");
+        let ask = |scope: &Scope| {
+            let old = self.shared.aws.describe_volumes(scope, &[Filter::exact("volume-id", &[&s.volume_id])]);
+            let old = old.map_err(Lapsed::Unknown)?;
+            let old = old.iter().find(|v| v.id == s.volume_id);
+            self.is_spare(s, old, scope).map_err(|f| Lapsed::Changed(f.text))
+        };
+        match self.delete_owned_snapshot(id, &Still::again(&ask), scope) {
             Ok(()) => log::info!("{id} deleted: it was made to move a volume"),
             Err(e) if e.class() == Class::Gone => {}
-            Err(e) => return Err(Failure::api(&format!("delete {id}, which was made to move a volume"), &e)),
+            Err(e) => return Err(Failure::api(&what, &e)),
         }
         Ok(())
     }
@@ -158,6 +148,16 @@ impl DomainRun {
         Ok(true)
     }
 
+    /// The live volumes that `copy` is a copy of, or a copy of a copy.
+    pub(super) fn originals(&self, copy: &Volume, scope: &Scope) -> Result<Vec<Volume>, Failure> {
+        let first = self.describe(scope, moves::lineage(copy))?;
+        let mut all = self.copies_of(moves::lineage(copy), scope)?;
+        all.extend(first);
+        let is_live = |v: &Volume| !v.state.is_ending() && v.state != VolumeState::Error;
+        all.retain(|v| moves::generation(v) < moves::generation(copy) && is_live(v));
+        Ok(all)
+    }
+
     /// The copy `v`, made by an earlier run, is the directive's: so is its move.
     pub(super) fn take_up_move(&self, d: &VolumeDirective, v: &Volume) {
         let Some(lineage) = v.tag(tags::LINEAGE) else { return };
@@ -180,121 +180,12 @@ impl DomainRun {
             "{}, a copy that no run finished, is kept and not used: delete it if its data is not needed",
             copy.id
         );
-        let tag = json!([{ "Key": tags::SUPERSEDED_BY, "Value": by }]);
-        self.note_call("create_tags", json!({ "Resources": [copy.id], "Tags": tag }));
-        let end = self.shared.aws.create_tags(scope, &[&copy.id], &[(tags::SUPERSEDED_BY, by)]);
-        end.map_err(|e| Failure::api(&format!("mark {} as superseded (it stays in transit)", copy.id), &e).text)
-    }
-
-    /// What a mover that is gone left of the volume that is ours to move now: copies that nobody used, and snapshots.
-    pub(super) fn clean_up_after_others(&self, v: &Volume, all: &[Volume], scope: &Scope) {
-        let me = &self.shared.facts().instance_id;
-        let now = self.shared.clock.corrected();
-        let is_left = |o: &&Volume| {
-            o.tag(tags::LINEAGE) == Some(moves::lineage(v))
-                && moves::generation(o) > moves::generation(v)
-                && o.tag(tags::OWNER) != Some(me)
-                && o.attachments.is_empty()
-                && super::settle::never_attached(o, o.tag(tags::IN_TRANSIT))
-                && o.create_time.is_some_and(|t| now - t >= moves::STALE)
-        };
-        for copy in all.iter().filter(is_left) {
-            log::info!("{}: a copy of {} that {:?} left", copy.id, v.id, copy.tag(tags::OWNER).unwrap_or_default());
-            if let Err(what) = self.delete(&copy.id, false, scope) {
-                log::warn!("{what}");
-            }
-        }
-        let Some(mark) = Mark::of(v).filter(|m| m.owner != *me || !self.is_known(&m.token)) else { return };
-        self.clean_up_snapshots(&mark.token, scope);
-    }
-
-    fn clean_up_snapshots(&self, token: &str, scope: &Scope) {
-        let found = self.snapshots_by(&format!("tag:{}", tags::MOVING), token, scope);
-        let end = found.and_then(|all| all.iter().try_for_each(|s| self.delete_move_snapshot(&s.id, scope)));
-        if let Err(f) = end {
-            log::warn!("{f}");
-        }
-    }
-
-    /// Whether a hold is of the move with this token.
-    fn is_known(&self, token: &str) -> bool {
-        let l = lock(&self.ledger);
-        let committed = l.committed.iter().chain(&l.to_tidy).filter_map(|c| c.moved.as_ref());
-        let held = l.held.iter().chain(&l.inherited).chain(&l.left).filter_map(|h| match h {
-            Hold::Move(m) => Some(m),
-            _ => None,
-        });
-        held.chain(committed).any(|m| m.token == token)
-    }
-
-    /// Where the journal is lost: the marks and snapshots of this instance that no hold knows.
-    pub(super) fn settle_marks(&self, scope: &Scope) {
-        if !self.config.volumes.iter().any(|d| d.sources.contains(&Source::Move)) {
-            return;
-        }
-        if let Err(f) = self.settle_marks_of_mine(scope) {
-            log::warn!("cannot settle what earlier runs began to move: {f}");
-        }
-    }
-
-    fn settle_marks_of_mine(&self, scope: &Scope) -> Result<(), Failure> {
         let me = self.shared.facts().instance_id.clone();
-        let domain = Filter::exact(format!("tag:{}", tags::DOMAIN), &[&self.config.name]);
-        let marked = Filter { name: format!("tag:{}", tags::MOVING), values: vec![format!("{me} *")] };
-        let aws = &self.shared.aws;
-        let failed = |e| Failure::api("look for volumes that this instance moves", &e);
-        let olds = aws.describe_volumes(scope, &[domain.clone(), marked]).map_err(failed)?;
-        for old in olds {
-            let Some(mark) = Mark::of(&old).filter(|m| !self.is_known(&m.token)) else { continue };
-            let m = MoveHold {
-                key: String::new(),
-                volume_id: old.id.clone(),
-                lineage: moves::lineage(&old).to_owned(),
-                generation: moves::generation(&old),
-                token: mark.token,
-                used: old.tag(tags::TS_USED).map(str::to_owned),
-                snapshot: Done::Maybe,
-            };
-            let all = self.copies_of(&m.lineage, scope)?;
-            match moves::successor(&old, &all) {
-                // Another instance's: that one will say what becomes of it.
-                Some(copy) if copy.tag(tags::OWNER) != Some(&me) && is_unfinished(copy) => {}
-                Some(copy) => self.supersede(&m, &copy.id, scope)?,
-                None => drop(self.undo_move(&m, scope).map_err(Failure::new)?),
-            }
-        }
-        let owner = Filter::exact(format!("tag:{}", tags::OWNER), &[&me]);
-        let made = Filter::exact("tag-key", &[tags::MOVING]);
-        let failed = |e| Failure::api("look for snapshots that this instance made to move volumes", &e);
-        for s in aws.describe_snapshots(scope, &[domain, owner, made]).map_err(failed)? {
-            if s.tag(tags::MOVING).is_none_or(|token| self.is_known(token)) {
-                continue;
-            }
-            let old = self.describe(scope, &s.volume_id)?;
-            match self.is_spare(&s, old.as_ref(), scope) {
-                Ok(()) => self.delete_move_snapshot(&s.id, scope)?,
-                Err(f) => log::warn!("{f}"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a free volume with an old mark has gone over into another one: its mover may have ended before it could
-    /// say so.
-    pub(super) fn was_moved(&self, v: &Volume, scope: &Scope) -> Result<bool, Failure> {
-        if v.tag(tags::MOVING).is_none() {
-            return Ok(false);
-        }
-        let all = self.copies_of(moves::lineage(v), scope)?;
-        let Some(copy) = moves::successor(v, &all) else { return Ok(false) };
-        log::info!("{} has become {} in {}", v.id, copy.id, copy.zone);
-        if is_unfinished(copy) {
-            return Ok(true);
-        }
-        let aws = &self.shared.aws;
-        if let Err(e) = aws.create_tags(scope, &[&v.id], &[(tags::SUPERSEDED_BY, &copy.id)]) {
-            log::warn!("cannot mark {} as superseded: {e}", v.id);
-        }
-        Ok(true)
+        let token = copy.tag(tags::IN_TRANSIT).or(copy.tag(tags::TRANSC_ID)).unwrap_or_default();
+        let own = Own::Unfinished { owner: &me, token, used: copy.tag(tags::TS_USED) };
+        let ids = [copy.id.as_str()];
+        let watch = self.shared.watch(&ids, own, Some(self.shared.clock.now()));
+        let end = self.tag(&copy.id, &[(tags::SUPERSEDED_BY, by)], &Still::while_(&|s| watch.ask(s)), scope);
+        end.map_err(|e| Failure::api(&format!("mark {} as superseded (it stays in transit)", copy.id), &e).text)
     }
 }

@@ -15,8 +15,8 @@ use serde_json::json;
 use super::hold::{Done, Hold, MoveHold};
 use super::volume::{Acquired, SourceEnd};
 use super::{DomainRun, Failure, lock};
-use crate::aws::Class;
 use crate::aws::ec2::{Filter, Snapshot, SnapshotState, Volume};
+use crate::aws::{Class, Lapsed, Still};
 use crate::config::{Source, VolumeDirective};
 use crate::plan::create::{self, Base};
 use crate::plan::moves::{self, Mark};
@@ -186,17 +186,22 @@ impl DomainRun {
     fn mark(&self, id: &str, token: String, scope: &Scope) -> Result<(), Failure> {
         let mark =
             Mark { owner: self.shared.facts().instance_id.clone(), time: self.shared.clock.corrected(), token }.text();
-        self.note_call("create_tags", json!({ "Resources": [id], "Tags": [{ "Key": tags::MOVING, "Value": mark }] }));
         // Late, it would be written over another's.
         let scope = scope.within(SETTLE * 10);
-        self.shared
-            .aws
-            .create_tags(&scope, &[id], &[(tags::MOVING, &mark)])
+        let ask = |scope: &Scope| {
+            let facts = self.shared.facts();
+            let now = self.shared.aws.describe_volumes(scope, &[Filter::exact("volume-id", &[id])]);
+            let now = now.map_err(Lapsed::Unknown)?;
+            let time = self.shared.clock.corrected();
+            let rival = now.iter().find(|v| v.id == id).and_then(|v| moves::rival(v, &facts.instance_id, time));
+            rival.map_or(Ok(()), |why| Err(Lapsed::Changed(format!("{id} is not to be moved any more: {why}"))))
+        };
+        self.tag(id, &[(tags::MOVING, &mark)], &Still::again(&ask), &scope)
             .map_err(|e| Failure::api(&format!("mark {id} as being moved"), &e))
     }
 
     /// The move of a directive.
-    fn move_of(&self, d: &VolumeDirective) -> Option<MoveHold> {
+    pub(super) fn move_of(&self, d: &VolumeDirective) -> Option<MoveHold> {
         lock(&self.ledger).held.iter().find_map(|h| match h {
             Hold::Move(m) if m.key == d.path => Some(m.clone()),
             _ => None,
@@ -217,6 +222,16 @@ impl DomainRun {
 
     /// Why the volume that the directive moves is another's by now.
     pub(super) fn is_move_lost(&self, d: &VolumeDirective, scope: &Scope) -> Result<Option<String>, Failure> {
+        self.is_move_lost_to_another(d, None, scope)
+    }
+
+    /// The same when the directive has its copy `own`: a run that was cut off may have committed that already.
+    pub(super) fn is_move_lost_to_another(
+        &self,
+        d: &VolumeDirective,
+        own: Option<&str>,
+        scope: &Scope,
+    ) -> Result<Option<String>, Failure> {
         let Some(m) = self.move_of(d) else { return Ok(None) };
         let mut now = self.describe(scope, &m.volume_id)?;
         for _ in 0..LATE_READS {
@@ -227,11 +242,18 @@ impl DomainRun {
             scope.sleep(LATE_READ).map_err(|h| Failure::halted(format!("cannot move {}", m.volume_id), h))?;
             now = self.describe(scope, &m.volume_id)?;
         }
-        if let Some(why) = moves::lost(now.as_ref(), &m.token, m.used.as_deref()) {
-            return Ok(Some(why));
+        let lost = moves::lost(now.as_ref(), &m.token, m.used.as_deref());
+        if lost.is_some() && own.is_none() {
+            return Ok(lost);
         }
         let line = self.copies_of(&m.lineage, scope)?;
         let other = now.as_ref().and_then(|v| moves::successor(v, &line));
+        if other.is_some_and(|o| Some(o.id.as_str()) == own) {
+            return Ok(None);
+        }
+        if lost.is_some() {
+            return Ok(lost);
+        }
         Ok(other.map(|o| format!("it has become {} meanwhile", o.id)))
     }
 

@@ -37,6 +37,7 @@ impl DomainRun {
         let mut fresh: Option<Arc<Vec<Volume>>> = None;
         let mut wait = Wait::new(self, d, true);
         let mut said = false;
+        let mut looked_for_orphans = false;
         let mut losses_ever = 0u32;
         let mut detaching = Duration::ZERO;
         loop {
@@ -66,7 +67,10 @@ impl DomainRun {
             }
             // No place is left for what may come free later.
             self.room(d, pool, volumes, &lock(&self.shared.taken))?;
-            let c = self.pool_candidates(d, pool, volumes);
+            let mut c = self.pool_candidates(d, pool, volumes);
+            if c.ids.is_empty() && c.in_transit > 0 && !std::mem::replace(&mut looked_for_orphans, true) {
+                c.ids = self.orphans(pool, volumes, scope)?;
+            }
             let mut losses = 0;
             for id in &c.ids {
                 let Some(v) = volumes.iter().find(|v| v.id == *id) else { continue };

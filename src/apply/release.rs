@@ -10,9 +10,11 @@ use std::time::Duration;
 use super::hold::{Done, Origin, VolumeHold};
 use super::volume::Acquired;
 use super::{DomainRun, lock};
+use crate::aws::Still;
 use crate::config::{Release, VolumeDirective};
 use crate::model::Event;
 use crate::plan::tags;
+use crate::plan::unfinished::Own;
 use crate::plan::way_out::{Tasks, share};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
@@ -59,15 +61,20 @@ impl DomainRun {
     /// Writes the time of use on the volumes that `event` releases, while the commands run: who waits for one of them sees
     /// that, and looks more often. After the commands that is one call less on the way.
     pub(crate) fn announce_release(&self, event: Event, scope: &Scope) {
-        let volumes: Vec<String> = lock(&self.in_use)
-            .iter()
-            .filter(|u| self.released(u, event).is_some())
-            .map(|u| u.volume.volume_id.clone())
-            .collect();
+        let in_use = lock(&self.in_use).clone();
+        let going = in_use.iter().filter(|u| self.released(u, event).is_some()).map(|u| u.volume.volume_id.clone());
+        // One whose disk is not here any more may be another instance's.
+        let volumes: Vec<String> = going.filter(|id| matches!(self.disk_of(id, scope), Ok(Some(_)))).collect();
         let ids: Vec<&str> = volumes.iter().map(String::as_str).collect();
         let (now, scope) = (self.shared.time_tag(), scope.within(ANNOUNCED.min(scope.remaining() / 8)));
         // Otherwise it is written later.
-        if !ids.is_empty() && self.shared.aws.create_tags(&scope, &ids, &[(tags::TS_USED, &now)]).is_ok() {
+        if ids.is_empty() {
+            return;
+        }
+        let used = [(tags::TS_USED, now.as_str())];
+        let watch = self.shared.watch(&ids, Own::Attached, Some(self.shared.clock.now()));
+        self.note_tags(&ids, &used);
+        if self.shared.aws.create_tags(&scope, &ids, &used, &Still::while_(&|s| watch.ask(s))).is_ok() {
             let mut all = lock(&self.in_use);
             all.iter_mut().filter(|u| volumes.contains(&u.volume.volume_id)).for_each(|u| u.announced = true);
         }
@@ -102,6 +109,9 @@ impl DomainRun {
             match self.release_one(d, u, release.lazy, &unmount, &detach) {
                 Ok(()) => self.uses_no_more(Some(&d.path)),
                 Err(what) => {
+                    // It is its own still.
+                    let _ = self.enter(&u.volume.volume_id, &d.path, &detach);
+                    self.stand();
                     log::error!("{}: not released: {what}", d.path);
                     left.push(what);
                 }
@@ -124,31 +134,47 @@ impl DomainRun {
         detach: &Scope,
     ) -> Result<(), String> {
         let (a, id) = (&u.volume, u.volume.volume_id.as_str());
-        // The last domain that has it lets it go; until then another one's application works on it.
-        let mut kept = lock(&self.shared.kept_volumes);
-        kept.remove(&(a.volume_id.clone(), self.config.name.clone()));
-        let other = kept.iter().find(|(v, _)| *v == a.volume_id).map(|(_, domain)| domain.clone());
-        drop(kept);
-        if let Some(other) = other {
-            log::info!("{}: {id} stays: domain {other} has it too", d.path);
-            return Ok(());
-        }
+        // The last one that has it lets it go; until then another one's application works on it.
+        let _taking = match self.take(id, &d.path, detach)? {
+            Ok(taking) => taking,
+            Err(other) => {
+                log::info!("{}: {id} stays: {other}", d.path);
+                return Ok(());
+            }
+        };
         log::info!("{}: releasing {id}", d.path);
         self.end_programs(&d.path, unmount);
         let root = &self.shared.root;
-        // Whoever mounted it: the config says that the volume goes.
-        if let Err(held) = mounts::unmount_all(root, &a.disk, &MountSet::default(), unmount) {
-            if !lazy {
-                return Err(format!("{id} stays attached: {held}"));
+        // What had its name once may be another one's disk by now.
+        let disk = self.disk_of(id, unmount);
+        match disk.map_err(|f| format!("{id} stays attached: which disk it is cannot be told: {f}"))? {
+            // Whoever mounted it: the config says that the volume goes.
+            Some(disk) => match mounts::unmount_all(root, &disk, &MountSet::default(), unmount) {
+                Ok(()) => {}
+                Err(held) if !lazy => return Err(format!("{id} stays attached: {held}")),
+                Err(held) => {
+                    log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
+                    mounts::unmount_lazily(root, &disk).map_err(|e| format!("{id} stays attached: {e}"))?;
+                }
+            },
+            None => {
+                let here = self.attachment_here(id, detach);
+                if here.map_err(|f| format!("{id} may be attached still: {f}"))?.is_none() {
+                    log::warn!("{}: {id} is not attached here any more: it is left alone", d.path);
+                    return Ok(());
+                }
+                log::warn!("{}: {id} is attached, but this machine shows no disk of it: nothing is unmounted", d.path);
             }
-            log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
-            mounts::unmount_lazily(root, &a.disk).map_err(|e| format!("{id} stays attached: {e}"))?;
         }
         let now = self.shared.time_tag();
         // A hint: the volume goes without it too.
         if !u.announced
-            && let Err(e) =
-                self.shared.aws.create_tags(&detach.within(detach.remaining() / 4), &[id], &[(tags::TS_USED, &now)])
+            && let Err(e) = self.tag_attached(
+                id,
+                &[(tags::TS_USED, &now)],
+                self.shared.clock.now(),
+                &detach.within(detach.remaining() / 4),
+            )
         {
             log::warn!("{}: cannot write the time of use of {id}: {e}", d.path);
         }

@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure};
-use crate::aws::Class;
 use crate::aws::ec2::AttachmentState;
+use crate::aws::{Class, Still};
 use crate::plan::records::{Now, can_be_again, compare, undo};
 use crate::plan::tags;
+use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
@@ -26,6 +27,7 @@ impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
     pub(crate) fn roll_back(&self, key: Option<&str>, scope: &Scope) -> Vec<String> {
         self.uses_no_more(key);
+        self.renounce(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
         // Whatever happens to the records, half of the time is the volumes'.
@@ -40,7 +42,17 @@ impl DomainRun {
                     self.forget_written(r);
                     self.restore_record(r, &for_records)
                 }
-                Hold::Volume(v) => self.release_volume(v, for_volumes),
+                Hold::Volume(v) => match self.release_volume(v, for_volumes) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        self.ledger(|l| {
+                            l.held.retain(|h| *h != hold);
+                            l.inherited.push(hold);
+                        });
+                        continue;
+                    }
+                    Err(what) => Err(what),
+                },
                 Hold::Address(a) => {
                     self.forget_address();
                     self.disassociate(a, scope)
@@ -132,7 +144,8 @@ impl DomainRun {
         Err(failed(&"it changes again and again"))
     }
 
-    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
+    /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.
+    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<bool, String> {
         // What still writes tags must not do so after they are taken off.
         let tagging = {
             let mut all = super::lock(&self.tagging);
@@ -141,35 +154,43 @@ impl DomainRun {
         if let Some(t) = tagging {
             let _ = t.join();
         }
-        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(()) };
+        let Some((id, used)) = self.volume_of(v, scope)? else { return Ok(true) };
         if used {
             log::info!("{id}, which an earlier run created and used, is left as it is, for the next run to finish");
-            return Ok(());
+            return Ok(true);
         }
-        if super::lock(&self.shared.kept_volumes).iter().any(|(v, _)| *v == id) {
-            log::info!("{id} stays: another domain has it too");
-            return Ok(());
-        }
+        let _taking = match self.take(&id, &v.key, scope)? {
+            Ok(taking) => taking,
+            Err(other) => {
+                self.let_go_of_own(v, &id, scope);
+                return self.is_left_to(v, &id, &other, scope);
+            }
+        };
         let attached = match v.attached {
             Done::No => false,
             Done::Yes => true,
             Done::Maybe => self.is_here(v, &id, scope)?,
         };
+        let mut used = None;
         if attached {
             self.let_go(v, &id, scope)?;
-            self.restore_tags(v, &id, &scope.within(scope.remaining() / 4));
+            used = Some(self.restore_tags(v, &id, &scope.within(scope.remaining() / 4))?);
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
-                return Ok(());
+                return Ok(true);
             }
         }
         match v.origin {
-            Origin::Created => self.delete(&id, !v.seen, scope),
-            Origin::Claimed => Ok(()),
+            Origin::Created => {
+                let (me, token) = (&self.shared.facts().instance_id, v.token.as_deref().unwrap_or_default());
+                let own = Own::Unfinished { owner: me, token, used: used.as_deref() };
+                self.delete(&id, !v.seen, own, scope).map(|()| true)
+            }
+            Origin::Claimed => Ok(true),
             Origin::Adopted => {
                 let how = if v.transit_removed { "in transit" } else { "as it was found" };
                 log::info!("{id} is left {how}, for the next run to finish");
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -222,15 +243,17 @@ impl DomainRun {
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
     pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
         self.shared.runner.end_group(&v.key, scope);
-        let Some(disk) = self.disk_now(v, id) else { return Ok(()) };
+        let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
+        let disk = self.disk_now(v, id, scope).map_err(|f| stays(&format!("which disk it is cannot be told: {f}")))?;
+        let Some(disk) = disk else { return Ok(()) };
         // Commands run when the disk was seen: before that, nothing on it is theirs.
         let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
-        mounts::unmount_all(&self.shared.root, &disk, before, scope)
-            .map_err(|held| format!("{id} stays attached as {}: {held}", v.device))
+        mounts::unmount_all(&self.shared.root, &disk, before, scope).map_err(|held| stays(&held))
     }
 
-    /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's.
-    pub(super) fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) {
+    /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's. What was made and
+    /// marked as data is marked as unfinished again, or stays attached. The time of use that it wrote, if any.
+    pub(super) fn restore_tags(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<String, String> {
         let changed = v.tags_before.iter().filter(|(_, ours, before)| before.as_ref() != Some(ours));
         // By value: what is not ours any more stays. What was another's is written over.
         let (mut back, mut off) = (Vec::new(), Vec::new());
@@ -244,23 +267,22 @@ impl DomainRun {
         if let Some(token) = &v.token {
             // What is in transit and has no time of use was never attached, and may be deleted by whoever finds it.
             back.push((tags::TS_USED, now.as_str()));
-            if v.transit_removed && v.origin != Origin::Created {
+            if v.transit_removed {
                 back.push((tags::IN_TRANSIT, token));
             }
         }
-        if !off.is_empty() {
-            let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-            self.note_call("delete_tags", json!({ "Resources": [id], "Tags": noted }));
+        let known = self.shared.clock.now();
+        let end =
+            self.untag(id, &off, &Still::always(), scope).and_then(|()| self.tag_attached(id, &back, known, scope));
+        match end {
+            Err(e) if v.marked => {
+                let what = Failure::api("mark it as unfinished", &e);
+                return Err(format!("{id} stays attached as {}, so that nobody takes it for data: {what}", v.device));
+            }
+            Err(e) => log::warn!("cannot put the tags of {id} back (they block nothing): {e}"),
+            Ok(()) => {}
         }
-        if !back.is_empty() {
-            let noted: Vec<_> = back.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-            self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
-        }
-        let aws = &self.shared.aws;
-        let outcome = aws.delete_tags(scope, &[id], &off).and(aws.create_tags(scope, &[id], &back));
-        if let Err(e) = outcome {
-            log::warn!("cannot put the tags of {id} back (they block nothing): {e}");
-        }
+        Ok(now)
     }
 
     /// Detaches it. What is given says who has it by now, if that is another instance.
@@ -268,12 +290,11 @@ impl DomainRun {
         let facts = self.shared.facts();
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
-        self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": me }));
         let mut pause = Duration::from_millis(250);
         let mut asked = false;
         loop {
             if !asked {
-                match self.shared.aws.detach_volume(scope, id, me) {
+                match self.detach_from(id, me, &Still::always(), scope) {
                     Ok(()) => asked = true,
                     // It was detached already, by an earlier try or by somebody else.
                     Err(e) if matches!(e.class(), Class::Gone | Class::Conflict) => asked = true,
@@ -305,14 +326,18 @@ impl DomainRun {
         }
     }
 
-    /// Deletes a volume that was never committed. `unseen`: it is so new that EC2 may not find it yet.
-    pub(crate) fn delete(&self, id: &str, unseen: bool, scope: &Scope) -> Result<(), String> {
-        self.note_call("delete_volume", json!({ "VolumeId": id }));
+    /// Deletes a volume that was never committed, as long as `own` holds of it. `unseen`: it is so new that EC2 may not
+    /// find it yet.
+    pub(crate) fn delete(&self, id: &str, unseen: bool, own: Own<'_>, scope: &Scope) -> Result<(), String> {
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
-            match self.shared.aws.delete_volume(scope, id) {
+            match self.delete_owned(id, own, scope) {
                 Ok(()) => {
                     log::info!("{id} deleted: this run created it");
+                    return Ok(());
+                }
+                Err(e) if e.class() == Class::Lapsed => {
+                    log::warn!("not deleting {id}, which this run created: {e}");
                     return Ok(());
                 }
                 Err(e) if e.class() == Class::Gone && unseen && round < UNSEEN_ROUNDS && scope.sleep(pause).is_ok() => {
@@ -322,14 +347,6 @@ impl DomainRun {
                 Err(e) if e.class() == Class::Gone => return Ok(()),
                 // Just detached, or still being created.
                 Err(e) if matches!(e.class(), Class::Conflict | Class::Ambiguous | Class::TooEarly) => {
-                    let facts = self.shared.facts();
-                    let now = self.describe(scope, id).ok().flatten();
-                    if let Some(now) = now.filter(|v| !v.attachments.is_empty())
-                        && let Standing::Absent(why) = standing(&now, &facts.instance_id, &facts.zone)
-                    {
-                        log::warn!("{id} is another's by now and not deleted: {why}");
-                        return Ok(());
-                    }
                     scope.sleep(pause).map_err(|h| format!("{id}, which this run created, exists still: {e}: {h}"))?;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }

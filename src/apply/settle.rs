@@ -13,14 +13,14 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::hold::{AddressHold, Committed, Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure, lock};
+use crate::aws::Still;
 use crate::aws::ec2::{Volume, VolumeState};
 use crate::aws::route53::RecordSet;
 use crate::config::{Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
+use crate::plan::unfinished::{Own, is_unfinished};
 use crate::plan::volumes::{self, Standing, standing};
 use crate::plan::{create, tags};
 use crate::scope::Scope;
@@ -130,7 +130,11 @@ impl DomainRun {
         let end = match &hold {
             // Whatever became of it since.
             Hold::Record(r) => self.restore_record(&RecordHold { written: Done::Maybe, ..r.clone() }, scope),
-            Hold::Volume(v) => self.put_volume_back(v, scope),
+            Hold::Volume(v) => match self.put_volume_back(v, scope) {
+                Ok(true) => Ok(()),
+                Ok(false) => return Ok(()),
+                Err(what) => Err(what),
+            },
             Hold::Move(m) => match self.undo_move(m, scope) {
                 Ok(true) => Ok(()),
                 Ok(false) => return Ok(()),
@@ -151,11 +155,13 @@ impl DomainRun {
         end
     }
 
-    fn put_volume_back(&self, v: &VolumeHold, scope: &Scope) -> Result<(), String> {
-        let Some((id, _)) = self.volume_of(v, scope)? else { return Ok(()) };
-        if lock(&self.shared.taken).contains(&id) {
-            return Ok(());
-        }
+    /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.
+    fn put_volume_back(&self, v: &VolumeHold, scope: &Scope) -> Result<bool, String> {
+        let Some((id, _)) = self.volume_of(v, scope)? else { return Ok(true) };
+        let _taking = match self.take(&id, &v.key, scope)? {
+            Ok(taking) => taking,
+            Err(other) => return self.is_left_to(v, &id, &other, scope),
+        };
         let failed = |f: Failure| format!("{id}, which an earlier run had: {f}");
         let me = self.shared.facts().instance_id.clone();
         let here = match v.attached {
@@ -171,28 +177,33 @@ impl DomainRun {
         if here {
             log::info!("{id}, which an earlier run attached, is put back: this config has no use for it");
             self.let_go(v, &id, scope)?;
-            self.restore_tags(v, &id, scope);
+            self.restore_tags(v, &id, scope)?;
             if let Some(holder) = self.detach(v, &id, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
-                return Ok(());
+                return Ok(true);
             }
         }
         if v.origin == Origin::Claimed {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(now) = self.until_at_rest(&id, scope).map_err(failed)? else { return Ok(()) };
+        let Some(now) = self.until_at_rest(&id, scope).map_err(failed)? else { return Ok(true) };
         if !now.attachments.is_empty() || now.tag(tags::OWNER) != Some(me.as_str()) {
             log::info!("{id}, which an earlier run created, is another's by now and left alone");
-            return Ok(());
+            return Ok(true);
         }
         if !here && v.attached == Done::No && never_attached(&now, v.token.as_deref()) {
-            return self.delete(&id, false, scope);
+            let token = v.token.as_deref().unwrap_or_default();
+            let own = Own::Unfinished { owner: &me, token, used: None };
+            return self.delete(&id, false, own, scope).map(|()| true);
         }
-        if now.tag(tags::LINEAGE).is_some() && now.tag(tags::IN_TRANSIT).is_some() {
+        if now.tag(tags::LINEAGE).is_some()
+            && is_unfinished(&now)
+            && !self.originals(&now, scope).map_err(failed)?.is_empty()
+        {
             self.give_copy_up(&now, scope)?;
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes off what says that a volume which we made is not finished: it may carry data, and is kept.
@@ -213,9 +224,7 @@ impl DomainRun {
                 v.id
             ),
         }
-        let noted: Vec<_> = off.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
-        self.note_call("delete_tags", json!({ "Resources": [v.id], "Tags": noted }));
-        if let Err(e) = self.shared.aws.delete_tags(scope, &[&v.id], &off) {
+        if let Err(e) = self.untag(&v.id, &off, &Still::always(), scope) {
             log::warn!("cannot take the tags of its creation off {} (they block nothing): {e}", v.id);
         }
     }
@@ -314,6 +323,7 @@ impl DomainRun {
                 for hold in holds {
                     if let Hold::Volume(v) = &hold
                         && !known(&l.inherited, &v.volume_id)
+                        && !known(&l.left, &v.volume_id)
                     {
                         l.inherited.push(hold);
                     }
@@ -353,7 +363,7 @@ impl DomainRun {
 }
 
 impl Hold {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         match self {
             Hold::Record(r) => format!("{} in hosted zone {}", r.name, r.zone),
             Hold::Move(m) => format!("the move of {}", m.volume_id),
@@ -395,6 +405,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         disk: None,
         tags_before: Vec::new(),
         transit_removed: false,
+        marked: false,
         formatting: false,
         inherited: true,
     }

@@ -8,6 +8,7 @@
 //! token: after a lost answer the snapshot is looked for by a tag that only this request has.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -17,10 +18,11 @@ use serde_json::json;
 use super::volume::Acquired;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, SnapshotState};
-use crate::aws::{ApiError, Class};
+use crate::aws::{ApiError, Class, Still};
 use crate::config::{self, VolumeDirective};
 use crate::model::Event;
 use crate::parallel;
+use crate::plan::volumes::standing;
 use crate::plan::{snapshots, tags};
 use crate::scope::{Halt, Scope};
 use crate::sys::freeze;
@@ -107,10 +109,15 @@ impl DomainRun {
         let volumes = self.volumes_with(|s| s.on.contains(&event));
         let ends = parallel::map(volumes.len(), |i| {
             let (d, s, volume) = &volumes[i];
-            self.make(d, s, volume, Some(event), &share).err().map(|e| {
-                let text = cannot(&what(&volume.volume_id), &e).text;
-                log::error!("{}: {text}", d.path);
-                text
+            let made = match self.still_holds(&volume.volume_id, &share) {
+                Ok(()) => {
+                    self.make(d, s, volume, Some(event), &share).map_err(|e| cannot(&what(&volume.volume_id), &e))
+                }
+                Err(f) => Err(Failure { text: format!("cannot {}: {f}", what(&volume.volume_id)), ..f }),
+            };
+            made.err().map(|f| {
+                log::error!("{}: {f}", d.path);
+                f.text
             })
         });
         ends.into_iter().flatten().collect()
@@ -159,12 +166,21 @@ impl DomainRun {
         };
         t.looked = true;
         let ours = snapshots::ours(&all, &self.config.name, t.d.pool_name.as_deref(), id);
-        if let Some(keep) = t.config.keep {
-            self.delete_too_many(path, &snapshots::too_many(&ours, keep), scope);
-        }
+        let old = t.config.keep.map_or_else(Vec::new, |keep| snapshots::too_many(&ours, keep));
         let newest = snapshots::newest(&ours);
         let wait = snapshots::due_in(newest, every, self.shared.clock.corrected());
-        if t.config.every.is_none() || !wait.is_zero() {
+        let due = t.config.every.is_some() && wait.is_zero();
+        if (due || !old.is_empty())
+            && let Err(f) = self.still_holds(id, scope)
+        {
+            // Whoever has it now makes and deletes its snapshots.
+            if !matches!(f.halt, Some(Halt::Stopped(_))) {
+                self.say_once(path, "not held", &format!("no snapshots of {id} are made or deleted here: {f}"));
+            }
+            return every.min(AGAIN);
+        }
+        self.delete_too_many(path, &old, scope);
+        if !due {
             return wait;
         }
         if let Some(s) = newest.filter(|s| s.state == SnapshotState::Pending) {
@@ -181,6 +197,19 @@ impl DomainRun {
                 every.min(AGAIN)
             }
         }
+    }
+
+    /// Whether the volume still is this instance's: another one may have it by now, and then its snapshots are that one's.
+    fn still_holds(&self, id: &str, scope: &Scope) -> Result<(), Failure> {
+        let facts = self.shared.facts();
+        let disk = self.has_serials().then(|| self.disk_of(id, scope).is_ok_and(|disk| disk.is_some()));
+        let now = match self.describe(scope, id) {
+            Ok(now) => now.map(|v| standing(&v, &facts.instance_id, &facts.zone)),
+            // Its disk tells as well.
+            Err(_) if disk == Some(true) => return Ok(()),
+            Err(f) => return Err(f),
+        };
+        snapshots::not_held(now.as_ref(), disk).map_or(Ok(()), |why| Err(Failure::new(why)))
     }
 
     /// The directives whose snapshots are so, with the volumes that they use.
@@ -232,7 +261,7 @@ impl DomainRun {
     fn delete_too_many(&self, path: &str, old: &[&Snapshot], scope: &Scope) {
         for s in old {
             let id = s.id.as_str();
-            match self.shared.aws.delete_snapshot(scope, id) {
+            match self.delete_owned_snapshot(id, &Still::always(), scope) {
                 Ok(()) => {
                     log::info!("{path}: deleted {id}, a snapshot of {}: enough newer ones are there", s.volume_id)
                 }
@@ -268,9 +297,12 @@ impl DomainRun {
         all.extend(s.tags.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         let description = format!("ec2fleetd on {me}, {why}");
 
+        // Names of disks move: what is written out and frozen is what is the volume's disk now.
+        let disk = self.disk_of(id, scope).inspect_err(|f| log::warn!("{}: not frozen: {f}", d.path)).ok().flatten();
         // So that the freeze itself is short. What cannot be written out in time would only be frozen for longer.
-        let synced = freeze::sync(&self.shared.root, &a.disk, &scope.within(scope.remaining() / 2));
-        if !synced {
+        let written = |disk: &PathBuf| freeze::sync(&self.shared.root, disk, &scope.within(scope.remaining() / 2));
+        let to_freeze = disk.as_ref().filter(|disk| written(disk));
+        if disk.is_some() && to_freeze.is_none() {
             log::warn!("{}: what is written to {id} takes too long to get onto the disk: not frozen", d.path);
         }
         let mut last = None;
@@ -282,7 +314,7 @@ impl DomainRun {
                 let param = json!({ "VolumeId": id, "Description": description, "TagSpecifications": spec });
                 self.note_call("create_snapshot", param);
             }
-            match self.create_frozen(d, a, synced, &description, &all, scope) {
+            match self.create_frozen(d, id, to_freeze, &description, &all, scope) {
                 Ok(s) => return Ok(self.begun(d, s, why)),
                 Err(e) if matches!(e.class(), Class::Halted(Halt::Stopped(_))) => return Err(e),
                 Err(e) if e.may_have_worked() => {
@@ -309,15 +341,15 @@ impl DomainRun {
     fn create_frozen(
         &self,
         d: &VolumeDirective,
-        a: &Acquired,
-        freezing: bool,
+        id: &str,
+        disk: Option<&PathBuf>,
         description: &str,
         tags: &[(&str, &str)],
         scope: &Scope,
     ) -> Result<Snapshot, ApiError> {
-        let frozen =
-            freezing.then(|| freeze::freeze(&self.shared.root, &a.disk, &d.path, GUARDED, &scope.within(FROZEN)));
-        let end = self.shared.aws.create_snapshot(&scope.within(FROZEN), &a.volume_id, description, tags);
+        let freeze = |disk: &PathBuf| freeze::freeze(&self.shared.root, disk, &d.path, GUARDED, &scope.within(FROZEN));
+        let frozen = disk.map(freeze);
+        let end = self.shared.aws.create_snapshot(&scope.within(FROZEN), id, description, tags);
         // Said only now: who knows what a log is written to.
         let not = frozen.map(freeze::Frozen::thaw).unwrap_or_default();
         // Who was stopped has not waited for it.

@@ -6,14 +6,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::hold::{Committed, Done, Hold, Origin, VolumeHold};
 use super::wait::{Turn, Wait};
 use super::{DomainRun, Failure, lock};
+use crate::aws::Still;
 use crate::aws::ec2::{Filter, Volume};
 use crate::config::{Source, VolumeDirective};
 use crate::parallel;
+use crate::plan::unfinished::Own;
 use crate::plan::volumes::{self, Found, Standing};
 use crate::plan::{create, tags, waiting};
 use crate::scope::Scope;
@@ -141,6 +141,10 @@ impl DomainRun {
         let owner = volume.and_then(|v| v.tag(tags::OWNER));
         let transit = volume.and_then(|v| v.tag(tags::IN_TRANSIT));
         let mine = owner == Some(self.shared.facts().instance_id.as_str());
+        if self.enter(&found.volume_id, &d.path, scope)? {
+            // Another domain's roll-back or release, or another daemon's, has taken it away meanwhile.
+            return self.use_again(d, found, scope);
+        }
         lock(&self.shared.taken).insert(found.volume_id.clone());
         let taken_up = volume.and_then(|v| self.take_up(d, v, &found.device));
         if let Some(v) = volume {
@@ -170,19 +174,27 @@ impl DomainRun {
                 volume_id: found.volume_id.clone(),
                 created: create::is_token(left) && volume.is_some_and(|v| v.tag(tags::TS_CREATED).is_none()),
                 transc_id: left.to_owned(),
+                marked: false,
                 moved: None,
                 member: self.member(d),
             };
-            self.ledger(|l| {
-                l.to_tidy.retain(|c| c.volume_id != committed.volume_id);
-                l.committed.push(committed);
-            });
+            lock(&self.found).push(committed);
         }
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
         self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
         log::info!("{}: {} is attached already, as {}", d.path, found.volume_id, disk.display());
         let copied = volume.is_some_and(|v| v.snapshot_id.is_some());
         Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk, copied })
+    }
+
+    /// What was found here may have been taken away since. If it still is here, or is again, it is used.
+    fn use_again(&self, d: &VolumeDirective, found: &Found, scope: &Scope) -> Result<Acquired, Failure> {
+        let read: Vec<Volume> = self.describe(scope, &found.volume_id)?.into_iter().collect();
+        let facts = self.shared.facts();
+        match read.first().map(|v| volumes::standing(v, &facts.instance_id, &facts.zone)) {
+            Some(Standing::Here(device)) => self.use_found(d, &Found { device, ..found.clone() }, &read, scope),
+            _ => self.acquire(d, &self.read_volumes(scope)?, scope),
+        }
     }
 
     pub(crate) fn new_hold(&self, d: &VolumeDirective, origin: Origin, device: &str) -> VolumeHold {
@@ -199,6 +211,7 @@ impl DomainRun {
             disk: None,
             tags_before: Vec::new(),
             transit_removed: false,
+            marked: false,
             formatting: false,
             inherited: false,
         }
@@ -293,13 +306,15 @@ impl DomainRun {
             let (run, id) = (self.shared.clone(), v.id.clone());
             let owner = self.shared.facts().instance_id.clone();
             let me = owner.clone();
-            let noted = json!([{ "Key": tags::OWNER, "Value": owner }, { "Key": tags::TRANSC_ID, "Value": run.transaction_id }]);
-            self.note_call("create_tags", json!({ "Resources": [id], "Tags": noted }));
+            let known = run.clock.now();
+            self.note_tags(&[&id], &[(tags::OWNER, &owner), (tags::TRANSC_ID, &run.transaction_id)]);
             // It must not hold up a roll-back for long.
             let scope = scope.within(Duration::from_secs(60));
             let work = move || {
                 let ours = [(tags::OWNER, owner.as_str()), (tags::TRANSC_ID, run.transaction_id.as_str())];
-                if let Err(e) = run.aws.create_tags(&scope, &[&id], &ours) {
+                let ids = [id.as_str()];
+                let watch = run.watch(&ids, Own::Attached, Some(known));
+                if let Err(e) = run.aws.create_tags(&scope, &ids, &ours, &Still::while_(&|s| watch.ask(s))) {
                     log::warn!("cannot tag {id} as ours (it is ours all the same): {e}");
                 }
             };
@@ -330,11 +345,10 @@ impl DomainRun {
 
     /// Takes the in-transit tag off: from here on the volume may carry data, and no clean-up deletes it.
     fn end_transit(&self, d: &VolumeDirective, id: &str, scope: &Scope) -> Result<(), Failure> {
-        self.note_call("delete_tags", json!({ "Resources": [id], "Tags": [{ "Key": tags::IN_TRANSIT }] }));
         self.with_volume(&d.path, |h| h.transit_removed = true);
-        self.shared
-            .aws
-            .delete_tags(scope, &[id], &[(tags::IN_TRANSIT, None)])
+        let ids = [id];
+        let watch = self.shared.watch(&ids, Own::Attached, Some(self.shared.clock.now()));
+        self.untag(id, &[(tags::IN_TRANSIT, None)], &Still::while_(&|s| watch.ask(s)), scope)
             .map_err(|e| Failure::api(&format!("remove {} from {id}", tags::IN_TRANSIT), &e))
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::credentials::{CredentialsError, Keys, Provider};
 use super::endpoint::{Endpoint, Endpoints, Partition, Service};
 use super::error::{ApiError, Class};
+use super::still::Still;
 use super::{retry, sign, xml};
 use crate::clock::Clock;
 use crate::http::{Cause, Failure, Http, Limits, Request, Response, Sent};
@@ -167,6 +168,18 @@ impl Client {
         call: &Call<'_>,
         parse: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, ApiError> {
+        self.call_while(scope, call, &Still::always(), parse)
+    }
+
+    /// The same for a call that changes or removes something: before each try, also after a throttle or a lost answer,
+    /// `still` says whether it is to be made.
+    pub(crate) fn call_while<T>(
+        &self,
+        scope: &Scope,
+        call: &Call<'_>,
+        still: &Still<'_>,
+        parse: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<T, ApiError> {
         let mut corrected = Corrected::default();
         let mut last = None;
         let mut attempt = 0;
@@ -174,6 +187,9 @@ impl Client {
         loop {
             if let Err(halt) = scope.check() {
                 return Err(ApiError::halted(call.action, halt, last));
+            }
+            if let Err(e) = still.holds(call.action, scope) {
+                return Err(ApiError { unsure: unsure || e.unsure, ..e });
             }
             let tried = match self.attempt(scope, call, &mut corrected) {
                 Ok(response) => match parse(&response.body) {

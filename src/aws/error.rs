@@ -29,6 +29,8 @@ pub(crate) enum Class {
     Denied,
     /// The credentials, the clock or the signature are not accepted, also after a correction.
     Auth,
+    /// It was not sent: what it was to change is no longer the caller's to change (see [`super::Still`]).
+    Lapsed,
     /// Will fail again.
     Fatal,
     /// The scope ended while it was being tried.

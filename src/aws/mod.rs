@@ -25,12 +25,14 @@ pub(crate) mod route53;
 mod sign;
 mod sns;
 mod sqs;
+mod still;
 mod xml;
 
 pub(crate) use credentials::CredentialsError;
 pub(crate) use endpoint::BadUrl;
 pub(crate) use env::Env;
 pub(crate) use error::{ApiError, Class};
+pub(crate) use still::{Lapsed, Still};
 
 /// What [`Aws::new`] goes by.
 #[derive(Debug, Clone)]

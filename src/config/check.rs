@@ -161,8 +161,12 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
         let critical = r.bool(&o, "critical", true);
         let volumes = volume::directives(r, &o, &mut devices);
         let address = address::directive(r, &o, &mut first_address, timeout);
-        let records =
-            r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record::directive(r, n, p)).collect();
+        let mut records = Vec::new();
+        for (path, node) in r.array(&o, "update-route53") {
+            let Some(directive) = record::directive(r, node, path) else { continue };
+            devices.shared.record(r, &p.key, &directive, node.at);
+            records.push(directive);
+        }
         let exec = exec::blocks(r, &o, exec::Place::Domain);
         let notify = r.array(&o, "notify").into_iter().filter_map(|(p, n)| notify::directive(r, n, p)).collect();
         domains.push(Domain { name: p.key.clone(), critical, volumes, address, records, exec, notify });

@@ -16,6 +16,7 @@ mod on_failure;
 mod problem;
 mod reader;
 mod record;
+mod shared;
 mod snapshot;
 mod snapshots;
 #[cfg(test)]
@@ -82,7 +83,7 @@ impl Domain {
 }
 
 /// One application on the instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Domain {
     /// Its key in `domains`.
     pub(crate) name: String,

@@ -7,6 +7,7 @@ use super::check::to_json;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
+use super::shared::Shared;
 use super::{PoolPref, Source, VolumeDirective, claim, exec, mount, snapshot, snapshots};
 
 const KEYS: [&str; 15] = [
@@ -49,6 +50,8 @@ pub(super) struct Devices {
     points: HashMap<String, String>,
     /// How long init may take.
     pub(super) init: Duration,
+    /// What they have together.
+    pub(super) shared: Shared,
 }
 
 /// All of a domain.
@@ -62,6 +65,7 @@ pub(super) fn directives(r: &mut Reader, domain: &Object<'_>, devices: &mut Devi
         device_is_free(r, &o, devices);
         let Some(directive) = directive(r, &o, index, devices.init) else { continue };
         agreed.check(r, &o, &directive);
+        devices.shared.volume(r, &directive, o.get("volume-id").map_or(o.at, |node| node.at));
         if let (Some(m), Some(node)) = (&directive.mount, o.get("mount")) {
             if let Some(first) = devices.points.get(&m.path) {
                 r.problem(&m.key, node.at, format!("{} is where {first} is mounted too", quoted(&m.path)));

@@ -19,6 +19,7 @@ mod on_failure;
 pub(crate) mod rescue;
 mod resume;
 mod setup;
+mod strays;
 mod watch;
 
 use std::sync::Arc;
@@ -75,6 +76,7 @@ struct Daemon {
     /// Asks the way out for Auto Scaling to make room for an interruption; any request ends the watch for one.
     hurry: Stop,
     failing: on_failure::Failing,
+    strays: strays::Strays,
 }
 
 /// How a turn of the story ended.
@@ -107,6 +109,7 @@ pub(crate) fn run(args: Args) -> Outcome {
                 None => daemon.story(),
                 Some(why) => daemon.rescue(&why),
             };
+            let outcome = daemon.with_strays(outcome);
             daemon.context.shared.runner.hand_over();
             outcome
         }
@@ -330,8 +333,9 @@ impl Daemon {
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
         all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(scope)));
-        let cut_off: Vec<&Arc<Domain>> =
-            all.iter().copied().filter(|d| in_domain(d.name(), || d.run.open_journal(false))).collect();
+        all.iter().for_each(|d| in_domain(d.name(), || d.run.open_journal(false)));
+        self.settle_strays(all);
+        let cut_off: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| d.run.holds_anything()).collect();
         if !cut_off.is_empty() {
             self.say(&format!("settling what an earlier run of {} left", names(&cut_off)));
             each(&cut_off, |d| d.run.settle(scope));
@@ -340,6 +344,8 @@ impl Daemon {
 
     /// Rolls back what these domains hold, if they hold anything. What could not be is returned.
     fn roll_back(&self, lost: &[&Arc<Domain>]) -> Vec<String> {
+        // Before any of them is put back: what they have together is nobody's then.
+        lost.iter().for_each(|d| d.run.renounce(None));
         let lost: Vec<&Arc<Domain>> = lost.iter().copied().filter(|d| d.run.holds_anything()).collect();
         if lost.is_empty() {
             return Vec::new();

@@ -96,6 +96,7 @@ impl Daemon {
                 return Err(outcome.into());
             }
             tried = true;
+            self.strays_are_settled();
             match self.act(&step) {
                 Ok(text) => {
                     self.say(&format!("on-failure: {text}"));

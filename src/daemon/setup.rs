@@ -24,7 +24,8 @@ use crate::parallel;
 use crate::poll::Noticed;
 use crate::scope::{Scope, Stop};
 use crate::sntp;
-use crate::sys::lock::DomainLock;
+use crate::sys::journal::JournalFile;
+use crate::sys::lock::{DomainLock, LockError};
 use crate::sys::mounts::MountSet;
 use crate::sys::{Root, beside, notify::Notifier, signals};
 
@@ -32,6 +33,8 @@ use crate::sys::{Root, beside, notify::Notifier, signals};
 const METADATA: Duration = Duration::from_secs(300);
 /// How long the first keys are fetched ahead; after that the first call that needs them waits for them.
 const WARM_UP: Duration = Duration::from_secs(10);
+/// How often it is looked whether another daemon has settled what an earlier run left.
+const SETTLING: Duration = Duration::from_millis(50);
 /// More than any config that is accepted, so that one that is too large is refused by its own error.
 const MAX_INPUT: u64 = 2 * 1024 * 1024;
 
@@ -123,11 +126,21 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
             parse(&bytes.unwrap_or_default(), "the user data")?
         }
     };
-    let Some(config) = config else {
-        log::info!("there is no config: nothing to do");
-        notifier.ready();
-        notifier.status("no config: nothing to do");
-        return Ok(Ready::Nothing);
+    let mut args = args;
+    let config = match config {
+        Some(config) => config,
+        // A run of an earlier config may have left something.
+        None if args.init && !JournalFile::all(&root).is_empty() => {
+            log::info!("there is no config: only what earlier runs left is settled");
+            args.poll = false;
+            config::load("{}").map_err(usage)?
+        }
+        None => {
+            log::info!("there is no config: nothing to do");
+            notifier.ready();
+            notifier.status("no config: nothing to do");
+            return Ok(Ready::Nothing);
+        }
     };
     for warning in &config.warnings {
         log::warn!("config: {warning}");
@@ -162,7 +175,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     let context = lasting.context(&args, facts, &Noticed::default());
     let mut config = config;
     let domains = std::mem::take(&mut config.domains).into_iter();
-    let domains = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
+    let domains: Vec<_> = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
+    let _ = context.shared.configs.set(domains.iter().map(|d| d.config.clone()).collect());
     let (stop, failing) = (stop.clone(), Failing::new());
     let daemon = Daemon {
         args,
@@ -175,6 +189,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         watch: Arc::default(),
         hurry: Stop::new(),
         failing,
+        strays: Default::default(),
     };
     Ok(Ready::Daemon(Box::new(daemon)))
 }
@@ -213,7 +228,9 @@ impl Lasting {
                 asked_again: Mutex::default(),
                 kept_records: Mutex::default(),
                 addresses_to_come: Default::default(),
-                kept_volumes: Mutex::default(),
+                uses: Default::default(),
+                owed: Mutex::default(),
+                configs: Default::default(),
                 zones: Zones::default(),
                 transaction_id,
                 seed: u64::from_ne_bytes(std::array::from_fn(|i| seed[i])),
@@ -249,8 +266,11 @@ impl Daemon {
             notifier: old.notifier.clone(),
         };
         self.domains.iter().for_each(|d| d.run.no_more_snapshots());
+        // A thread of before may keep the old one for a while.
+        old.uses.forget();
         let context = lasting.context(&self.args, facts, notice);
         self.domains = self.domains.iter().map(|d| Arc::new(d.again(&context))).collect();
+        let _ = context.shared.configs.set(self.domains.iter().map(|d| d.config.clone()).collect());
         self.context = context;
         Ok(())
     }
@@ -300,24 +320,25 @@ fn uuid(mut b: [u8; 16]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// One lock per domain name: a second daemon for the same domain is a mistake, for another domain it is normal.
+/// One lock per domain name: a second daemon for the same domain is a mistake, for another domain it is normal. One that
+/// only settles what an earlier run of the domain left is waited for.
 pub(super) fn lock_domains(daemon: &Daemon) -> Result<Vec<DomainLock>, String> {
-    let root = &daemon.context.shared.root;
-    daemon
-        .domains
-        .iter()
-        .map(|d| {
-            DomainLock::acquire(root, d.name()).map_err(|e| {
-                let mut text = e.to_string();
-                let mut cause = std::error::Error::source(&e);
-                while let Some(c) = cause {
-                    text.push_str(&format!(": {c}"));
-                    cause = c.source();
-                }
-                text
-            })
-        })
-        .collect()
+    let shared = &daemon.context.shared;
+    let scope = Scope::new(&shared.clock, METADATA, Some(&daemon.stop));
+    let mut said = false;
+    let mut one = |d: &Arc<Domain>| loop {
+        let e = match DomainLock::acquire(&shared.root, d.name()) {
+            Ok(lock) => return Ok(lock),
+            Err(e) => e,
+        };
+        let LockError::Held { pid: Some(pid), settles: true, .. } = e else { return Err(e.full()) };
+        if !std::mem::replace(&mut said, true) {
+            daemon.notifier.extend_timeout(shared.clock.real(METADATA));
+            log::info!("waiting for process {pid}, which settles what an earlier run of domain '{}' left", d.name());
+        }
+        scope.sleep(SETTLING).map_err(|halt| format!("{}: {halt}", e.full()))?;
+    };
+    daemon.domains.iter().map(&mut one).collect()
 }
 
 #[cfg(test)]

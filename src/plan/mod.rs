@@ -14,6 +14,7 @@ pub(crate) mod on_failure;
 mod order;
 pub(crate) mod records;
 pub(crate) mod snapshots;
+pub(crate) mod unfinished;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
 pub(crate) mod way_out;

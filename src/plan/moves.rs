@@ -11,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::create::digest;
 use super::tags;
+use super::unfinished::{is_left_to_its_maker, is_unfinished};
 use super::volumes::in_pool;
 use crate::aws::ec2::{Volume, VolumeState};
 
@@ -71,10 +72,10 @@ pub(crate) fn generation(v: &Volume) -> u64 {
     v.tag(tags::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0)
 }
 
-/// A copy that stands for its line: one in transit may be given up, and a superseded one was.
+/// A copy that stands for its line: one that is not committed may be given up, and a superseded one was.
 fn stands(copy: &Volume) -> bool {
     copy.tag(tags::LINEAGE).is_some()
-        && copy.tag(tags::IN_TRANSIT).is_none()
+        && !is_unfinished(copy)
         && copy.tag(tags::SUPERSEDED_BY).is_none()
         && !copy.state.is_ending()
 }
@@ -111,6 +112,15 @@ pub(crate) fn is_moving(v: &Volume, now: OffsetDateTime) -> bool {
     Mark::of(v).is_some_and(|m| !m.is_stale(now))
 }
 
+/// Who else has the volume, or moves it: then the instance `me` must not mark it.
+pub(crate) fn rival(v: &Volume, me: &str, now: OffsetDateTime) -> Option<String> {
+    if let Some(a) = v.attachments.first() {
+        return Some(format!("{} has it", a.instance_id));
+    }
+    let mark = Mark::of(v).filter(|m| m.owner != me && !m.is_stale(now));
+    mark.map(|m| format!("{} moves it", m.owner))
+}
+
 /// Volumes that can be moved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Movable<'v> {
@@ -137,7 +147,7 @@ pub(crate) fn movable<'v>(
     for v in all.iter().filter(|v| in_pool(v, domain, Some(pool)) && v.zone != zone) {
         let dead = v.multi_attach || v.operator_managed || v.state.is_ending() || v.state == VolumeState::Error;
         // A copy that is not committed is its maker's, for as long as there is what it is a copy of.
-        let unfinished = v.tag(tags::IN_TRANSIT).is_some();
+        let unfinished = v.tag(tags::IN_TRANSIT).is_some() || is_left_to_its_maker(v, me, now);
         if dead || unfinished || lines.has_passed(v) {
             continue;
         }
@@ -154,6 +164,22 @@ pub(crate) fn movable<'v>(
     }
     out.free.sort_by(|a, b| a.id.cmp(&b.id));
     out
+}
+
+/// Whether the volume that a committed copy is of can be superseded by it; `used` is its time of use when it was marked.
+/// Else why not, and what a person must do.
+pub(crate) fn outdated(old: &Volume, used: Option<&str>) -> Result<(), String> {
+    let what_counts = format!("give the volume that does not count the tag {}", tags::SUPERSEDED_BY);
+    if let Some(a) = old.attachments.first() {
+        return Err(format!(
+            "{} has attached {}, and both are in use: stop one, and {what_counts}",
+            a.instance_id, old.id
+        ));
+    }
+    if old.tag(tags::SUPERSEDED_BY).is_none() && old.tag(tags::TS_USED) != used {
+        return Err(format!("{} was used meanwhile, and both have data of their own: {what_counts}", old.id));
+    }
+    Ok(())
 }
 
 /// Why a volume that was marked is not ours to move any more; `used` is its time of use when it was marked.

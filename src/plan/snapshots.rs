@@ -5,6 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::tags;
+use super::volumes::Standing;
 use crate::aws::ec2::{Snapshot, SnapshotState};
 
 /// The snapshots among `all` that a directive made of a volume: of this domain and pool, and with the tag of every
@@ -17,6 +18,20 @@ pub(crate) fn ours<'a>(all: &'a [Snapshot], domain: &str, pool: Option<&str>, vo
             && s.tag(tags::POOL_NAME) == pool
     };
     all.iter().filter(is).collect()
+}
+
+/// Why a volume that this instance had is not its own any more: then its snapshots are another's to make and to delete.
+/// `now`: what EC2 says of it; `None`: nothing. `disk`: whether its disk is here; `None`: disks have no serials.
+pub(crate) fn not_held(now: Option<&Standing>, disk: Option<bool>) -> Option<String> {
+    match (now, disk) {
+        (_, Some(false)) => Some("its disk is not here any more".to_owned()),
+        (Some(Standing::Here(_)), _) => None,
+        (Some(Standing::Absent(why)), _) => Some(why.clone()),
+        // EC2's answer may be older than the attachment; the disk is here.
+        (_, Some(true)) => None,
+        (Some(_), None) => Some("it is not attached here any more".to_owned()),
+        (None, None) => Some("it does not exist any more".to_owned()),
+    }
 }
 
 /// What is deleted of them so that `keep` stay, the oldest first. Only completed ones count and only they go; the newest
@@ -98,6 +113,24 @@ mod tests {
         // Of unknown age it is never too old.
         let unknown = snapshot("s0", Completed, 0);
         assert_eq!(ids(&too_many(&[&unknown, all[0]], 1)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_another_instance_has_is_not_held() {
+        let here = Standing::Here("/dev/xvdf".to_owned());
+        let other = Standing::Absent("it is held by i-2".to_owned());
+        for disk in [None, Some(true)] {
+            assert_eq!(not_held(Some(&here), disk), None);
+            assert_eq!(not_held(Some(&other), disk).as_deref(), Some("it is held by i-2"));
+        }
+        for now in [None, Some(&here), Some(&other), Some(&Standing::Free)] {
+            assert!(not_held(now, Some(false)).is_some(), "{now:?}");
+        }
+        // An old answer does not count beside the disk itself, but does where nothing else tells.
+        for now in [None, Some(&Standing::Free), Some(&Standing::Changing("being freed".to_owned()))] {
+            assert_eq!(not_held(now, Some(true)), None);
+            assert!(not_held(now, None).is_some());
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::devices::same_device;
 use super::moves::{self, Lines};
 use super::order::order;
 use super::tags;
+use super::unfinished::is_left_to_its_maker;
 use crate::aws::ec2::{AttachmentState, Volume, VolumeState};
 use crate::config::{PoolPref, Source, VolumeDirective};
 
@@ -231,21 +232,11 @@ fn by_id<'v>(volumes: impl Iterator<Item = &'v Volume>) -> Vec<&'v Volume> {
     all
 }
 
-/// A volume that somebody moves away is not offered meanwhile. A created volume that its maker has not committed yet is not offered, unless it is this directive's own or so old
-/// that its maker must be gone.
+/// A volume that somebody moves away is not offered meanwhile, and what is not committed is its maker's, unless that is
+/// this directive.
 fn left_to_its_maker(v: &Volume, by: &Chooser<'_>) -> bool {
-    if moves::is_moving(v, by.now) {
-        return true;
-    }
-    let Some(token) = v.tag(tags::IN_TRANSIT) else { return false };
-    if by.token == Some(token) {
-        return false;
-    }
-    if v.tag(tags::LINEAGE).is_some() {
-        // What it is a copy of is the data, until its maker says something else.
-        return true;
-    }
-    v.create_time.is_none_or(|t| by.now - t < IN_TRANSIT_GRACE)
+    let is_its_own = by.token.is_some() && v.tag(tags::IN_TRANSIT) == by.token;
+    moves::is_moving(v, by.now) || !is_its_own && is_left_to_its_maker(v, by.me, by.now)
 }
 
 /// A number that spreads many instances evenly over the volumes of a pool.

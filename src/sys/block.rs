@@ -22,15 +22,19 @@ use crate::scope::{Halt, Scope};
 
 const INSTANCE_STORE_MODEL: &str = "Amazon EC2 NVMe Instance Storage";
 
-/// The disk with the serial of `volume_id`, such as `/dev/nvme1n1`; the node itself may still be missing.
+/// The disk with the serial of `volume_id`, such as `/dev/nvme1n1`; the node itself may still be missing. One that died
+/// keeps its serial while anybody uses it: of several, one that lives, and the one that came last.
 pub(crate) fn find_by_serial(root: &Root, volume_id: &str) -> Option<PathBuf> {
     // The serial is the id without its dash.
     let wanted = volume_id.replacen('-', "", 1);
     if !wanted.starts_with("vol") {
         return None;
     }
-    let disk = nvme_disks(root).find(|d| d.is_ebs() && d.serial == wanted)?;
-    Some(root.path("/dev").join(disk.name))
+    let mut all: Vec<NvmeDisk> = nvme_disks(root).filter(|d| d.is_ebs() && d.serial == wanted).collect();
+    if all.len() > 1 {
+        all.sort_by_cached_key(|d| d.rank(root));
+    }
+    Some(root.path("/dev").join(all.pop()?.name))
 }
 
 /// Whether the EBS volumes of this machine have serials: it has an NVMe disk that is one (on Nitro, the boot disk).
@@ -49,6 +53,16 @@ impl NvmeDisk {
     /// is not EC2's.
     fn is_ebs(&self) -> bool {
         self.model.as_deref() != Some(INSTANCE_STORE_MODEL)
+    }
+
+    /// Whether it lives, and when it came: its number among all disks since boot, and the time of its node.
+    fn rank(&self, root: &Root) -> (bool, Option<u64>, Option<(i64, u32)>) {
+        let dir = root.path("/sys/block").join(&self.name);
+        let ended = read_trimmed(&dir.join("device/state")).is_some_and(|s| s == "dead" || s.starts_with("deleting"));
+        // The kernel takes the size away from a disk that is gone.
+        let empty = read_trimmed(&dir.join("size")).is_some_and(|s| s == "0");
+        let sequence = read_trimmed(&dir.join("diskseq")).and_then(|s| s.parse().ok());
+        (!ended && !empty, sequence, ident(root, &self.name).map(|i| i.born))
     }
 }
 
@@ -123,6 +137,11 @@ fn shifted(root: &Root, letters: &str) -> Option<String> {
     let has_xvda = names_in(&root.path("/sys/block")).iter().any(|n| n.starts_with("xvda"));
     let first = letters.bytes().next().filter(|b| on_xvde && !has_xvda && *b <= b'v')?;
     Some(format!("xvd{}{}", char::from(first + 4), letters.get(1..)?))
+}
+
+/// Which disk stands at `node` now.
+pub(crate) fn ident_of(root: &Root, node: &Path) -> Option<Ident> {
+    ident(root, node.file_name()?.to_str()?)
 }
 
 fn ident(root: &Root, name: &str) -> Option<Ident> {

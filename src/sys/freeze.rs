@@ -315,7 +315,12 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
     points.iter().for_each(|p| bytes.extend([&[0], p.as_os_str().as_bytes()].concat()));
     let noted = run_dir::make(note.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::write(&note, bytes));
     let mut frozen = Vec::new();
-    for point in points {
+    if let Err(e) = &noted {
+        // Without it nobody could thaw what is frozen if both of us died.
+        let _ = std::fs::remove_file(&note);
+        say(&format!("{} cannot be written: {e}{}", note.display(), run_dir::advice(e)));
+    }
+    for point in points.into_iter().filter(|_| noted.is_ok()) {
         match call(&program, "--freeze", &point) {
             Ok(()) => frozen.push(point),
             Err(Failed { text, certain }) => {

@@ -10,19 +10,39 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::{Root, run_dir};
+use super::{Root, names_in, run_dir};
 
 /// More than the holds of any config that is accepted.
 const MAX_SIZE: u64 = 4 * 1024 * 1024;
 
 /// The journal of one domain. Only who has the domain's lock may use it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JournalFile(PathBuf);
 
 impl JournalFile {
     /// The file for `domain`; nothing is read or made yet.
     pub(crate) fn of(root: &Root, domain: &str) -> JournalFile {
         JournalFile(run_dir::own(root).join(run_dir::file_name(domain, "journal")))
+    }
+
+    /// All journals that there are for this daemon and at the place that all daemons share, in the order of their names.
+    pub(crate) fn all(root: &Root) -> Vec<JournalFile> {
+        let mut dirs = vec![run_dir::own(root), run_dir::shared(root)];
+        dirs.dedup();
+        let is_one = |name: &String| name.starts_with("domain") && name.ends_with(".journal");
+        let files = dirs.iter().flat_map(|dir| names_in(dir).into_iter().filter(is_one).map(|name| dir.join(name)));
+        files.map(JournalFile).collect()
+    }
+
+    /// Whether it is one of `domain`, wherever it is.
+    pub(crate) fn is_of(&self, domain: &str) -> bool {
+        self.0.file_name().is_some_and(|name| name == run_dir::file_name(domain, "journal").as_str())
+    }
+
+    /// The domain, where the file's name has it.
+    pub(crate) fn domain(&self) -> Option<&str> {
+        let name = self.0.file_name()?.to_str()?.strip_prefix("domain.")?.strip_suffix(".journal")?;
+        Some(name).filter(|name| self.is_of(name))
     }
 
     /// A file that all daemons of this instance share.

@@ -14,8 +14,12 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::journal::JournalFile;
 use super::{Root, run_dir};
 use crate::scope::{Halt, Scope};
+
+/// What stands behind the process id of who has a domain's lock only to settle it.
+const SETTLES: &str = "settles";
 
 /// Why a lock could not be had.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(crate) enum LockError {
         what: String,
         /// Its process, as far as it wrote it down.
         pid: Option<u32>,
+        /// It only settles what an earlier run of the domain left, and gives it back soon.
+        settles: bool,
     },
     /// It was not free in time.
     Halted {
@@ -46,10 +52,12 @@ pub(crate) enum LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LockError::Held { what, pid: Some(pid) } => write!(f, "{what} is being run by process {pid}"),
-            LockError::Held { what, pid: None } => write!(f, "{what} is being run by another process"),
+            LockError::Held { what, pid: Some(pid), .. } => write!(f, "{what} is being run by process {pid}"),
+            LockError::Held { what, pid: None, .. } => write!(f, "{what} is being run by another process"),
             LockError::Halted { what, .. } => write!(f, "another ec2fleetd keeps {what} locked"),
-            LockError::Io { path, .. } => write!(f, "cannot lock {}", path.display()),
+            LockError::Io { path, .. } => {
+                write!(f, "cannot make the lock {} (without it two daemons could run one domain)", path.display())
+            }
         }
     }
 }
@@ -64,6 +72,22 @@ impl std::error::Error for LockError {
     }
 }
 
+impl LockError {
+    /// Its text and that of all that led to it.
+    pub(crate) fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(c) = cause {
+            text.push_str(&format!(": {c}"));
+            cause = c.source();
+        }
+        if let LockError::Io { cause, .. } = self {
+            text.push_str(run_dir::advice(cause));
+        }
+        text
+    }
+}
+
 /// The right to run a domain; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct DomainLock {
@@ -74,43 +98,68 @@ impl DomainLock {
     /// Takes it, or says at once who has it.
     pub(crate) fn acquire(root: &Root, domain: &str) -> Result<DomainLock, LockError> {
         let path = run_dir::shared(root).join(run_dir::file_name(domain, "lock"));
+        DomainLock::take(root, path, &format!("domain '{domain}'"), "")
+    }
+
+    /// Takes the lock of the domain whose journal this is, only to settle that: whoever wants to run the domain waits.
+    pub(crate) fn settle(root: &Root, journal: &JournalFile) -> Result<DomainLock, LockError> {
+        let name = journal.path().with_extension("lock");
+        let path = run_dir::shared(root).join(name.file_name().unwrap_or_default());
+        DomainLock::take(root, path, &format!("the domain of {}", journal.path().display()), SETTLES)
+    }
+
+    fn take(root: &Root, path: PathBuf, what: &str, how: &str) -> Result<DomainLock, LockError> {
         let failed = |cause| LockError::Io { path: path.clone(), cause };
         let mut file = open(root, &path).map_err(failed)?;
         if try_lock(&file).map_err(failed)? {
-            note_pid(&mut file).map_err(failed)?;
+            note_pid(&mut file, how);
             return Ok(DomainLock { _file: file });
         }
         let mut text = String::new();
-        let _ = file.take(20).read_to_string(&mut text);
-        Err(LockError::Held { what: format!("domain '{domain}'"), pid: text.trim().parse().ok() })
+        let _ = file.take(40).read_to_string(&mut text);
+        let (pid, how) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        Err(LockError::Held { what: what.to_owned(), pid: pid.parse().ok(), settles: how == SETTLES })
     }
 }
 
 /// The right to choose a free device name and request it; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct DeviceNameLock {
-    _file: File,
+    _file: Option<File>,
 }
 
 impl DeviceNameLock {
-    /// Waits for it as long as `scope` goes on.
+    /// Waits for it as long as `scope` goes on. Where it cannot be made, EC2 decides between two that choose the same
+    /// name: that costs the second one a call.
     pub(crate) fn acquire(root: &Root, scope: &Scope) -> Result<DeviceNameLock, LockError> {
         let path = run_dir::shared(root).join("device-names.lock");
-        let failed = |cause| LockError::Io { path: path.clone(), cause };
-        let mut file = open(root, &path).map_err(failed)?;
-        while !try_lock(&file).map_err(failed)? {
+        let locked = open(root, &path).and_then(|file| Ok((try_lock(&file)?, file)));
+        let (mut free, mut file) = match locked {
+            Ok(locked) => locked,
+            Err(e) => {
+                let (path, advice) = (path.display(), run_dir::advice(&e));
+                log::warn!("cannot lock the choice of device names by {path} (going on without it): {e}{advice}");
+                return Ok(DeviceNameLock { _file: None });
+            }
+        };
+        while !free {
             let halted = |halt| LockError::Halted { what: "the choice of device names".to_owned(), halt };
             scope.sleep(Duration::from_millis(20)).map_err(halted)?;
+            free = try_lock(&file).map_err(|cause| LockError::Io { path: path.clone(), cause })?;
         }
-        note_pid(&mut file).map_err(failed)?;
-        Ok(DeviceNameLock { _file: file })
+        note_pid(&mut file, "");
+        Ok(DeviceNameLock { _file: Some(file) })
     }
 }
 
-fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
-    run_dir::make(&run_dir::shared(root))?;
+pub(super) fn open(root: &Root, path: &PathBuf) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    let made = run_dir::make(&run_dir::shared(root)).and_then(|()| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    });
+    // One that is there can be locked also where nothing can be written.
+    made.or_else(|e| OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|_| e))
 }
 
 fn try_lock(file: &File) -> io::Result<bool> {
@@ -124,9 +173,12 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-fn note_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())
+/// For whoever asks who has it; where `/run` is full it has nothing to say.
+fn note_pid(file: &mut File, how: &str) {
+    let noted = file.set_len(0).and_then(|()| writeln!(file, "{} {how}", std::process::id()));
+    if let Err(e) = noted {
+        log::debug!("the process id cannot be written into a lock: {e}");
+    }
 }
 
 #[cfg(test)]
@@ -209,8 +261,9 @@ mod tests {
         t.file("run", "not a directory");
         let path = t.0.join("run/ec2fleetd/domain.a.lock");
         let e = DomainLock::acquire(&t.root(), "a").unwrap_err();
-        assert_eq!(e.to_string(), format!("cannot lock {}", path.display()));
-        let unknown = LockError::Held { what: "domain 'a'".to_owned(), pid: None };
+        let why = "(without it two daemons could run one domain)";
+        assert_eq!(e.to_string(), format!("cannot make the lock {} {why}", path.display()));
+        let unknown = LockError::Held { what: "domain 'a'".to_owned(), pid: None, settles: false };
         assert_eq!(unknown.to_string(), "domain 'a' is being run by another process");
     }
 }

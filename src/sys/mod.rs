@@ -17,9 +17,10 @@ pub(crate) mod mounts;
 pub(crate) mod notify;
 pub(crate) mod power;
 pub(crate) mod probe;
-mod run_dir;
+pub(crate) mod run_dir;
 pub(crate) mod signals;
 pub(crate) mod start;
+pub(crate) mod use_lock;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{Gid, IFlags, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::disk_tree::{DiskTree, number_of_node};
 use super::mounts::{self, Mount};
@@ -139,6 +139,11 @@ pub(crate) fn mount(node: &Path, point: &Path, fstype: &str, options: &str, scop
         Some(Errno::INVAL) => "the kernel takes neither the options nor the file system (see its log)".to_owned(),
         _ => e.to_string(),
     })
+}
+
+/// Takes away what was just mounted at `point`.
+pub(crate) fn unmount(point: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(point, UnmountFlags::NOFOLLOW)?)
 }
 
 /// Sets owner, group and permissions of what is mounted at `point`.

@@ -193,6 +193,23 @@ pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &S
     }
 }
 
+/// Unmounts what is mounted at `point`, if it is of the disk at `node` and was mounted during this run; written out before.
+pub(crate) fn unmount_at(root: &Root, node: &Path, point: &Path, before: &MountSet, scope: &Scope) {
+    let Ok(point) = point.canonicalize() else { return };
+    let ours = |m: &Mount| m.point == point && !before.0.contains(m) && !m.is_root();
+    for mount in mounts_of(root, node).into_iter().rev().filter(ours) {
+        let why = match unmount(&mount, scope) {
+            Ok(()) => {
+                log::info!("unmounted {}", mount.point.display());
+                continue;
+            }
+            Err(Failed::Busy) => "it is in use".to_owned(),
+            Err(Failed::Other(text)) => text,
+        };
+        log::warn!("cannot unmount {}: {why}", mount.point.display());
+    }
+}
+
 /// Takes the mounts of the disk at `node` out of the tree, written out before. They live on, unseen, until the last
 /// process that uses them ends: what it writes after a detachment is lost. Only where somebody asked for it.
 pub(crate) fn unmount_lazily(root: &Root, node: &Path) -> io::Result<()> {

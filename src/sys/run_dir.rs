@@ -31,6 +31,19 @@ pub(super) fn make(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
+/// What to do where something cannot be written there; begins with a colon, or is empty.
+pub(crate) fn advice(e: &io::Error) -> &'static str {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": free some space or inodes there (df, df -i), or mount a larger tmpfs at /run"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => ": /run must be writable, mostly a tmpfs",
+        io::ErrorKind::PermissionDenied => ": run it as root, or give its user the directory",
+        io::ErrorKind::NotADirectory => ": something else is in place of a directory",
+        _ => "",
+    }
+}
+
 /// The name of a domain's file. A domain's name may be any text; two domains never share a file.
 pub(super) fn file_name(domain: &str, kind: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');

@@ -103,6 +103,15 @@ impl Lab {
         path
     }
 
+    /// Ends the attachment of a volume, as the end of its instance would.
+    pub(crate) fn free(&self, volume: &str) {
+        let mut w = self.server.world();
+        w.remember();
+        let v = w.volumes.get_mut(volume).unwrap();
+        v.attachments.clear();
+        v.state = "available".into();
+    }
+
     /// Attaches a free volume to an instance, as somebody else would.
     pub(crate) fn take(&self, volume: &str, instance: &str, device: &str) {
         self.taking(volume, instance, device, 0);

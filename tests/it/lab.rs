@@ -181,6 +181,19 @@ impl Lab {
         Running { child: command.spawn().unwrap(), log, root: self.root(&self.me), panics: false }.wait(self)
     }
 
+    /// Starts the daemon by other words: they get its command line.
+    pub(crate) fn start_wrapped(&self, config: &str, how: How, words: &[&str]) -> Running {
+        let log = self.dir.join("log-wrapped");
+        let daemon = self.command(config, &how, &log);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(daemon.get_program()).args(daemon.get_args()).current_dir(&self.dir).env_clear();
+        command.envs(daemon.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        let file = std::fs::File::options().append(true).open(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let root = self.root(how.instance.as_deref().unwrap_or(&self.me));
+        Running { child: command.spawn().unwrap(), log, root, panics: false }
+    }
+
     /// Starts the daemon.
     pub(crate) fn start(&self, config: &str, how: How) -> Running {
         static NEXT: AtomicU32 = AtomicU32::new(0);

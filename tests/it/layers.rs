@@ -121,3 +121,22 @@ fn the_picture_names_every_module() {
         assert!(picture.contains(m), "{m} is not in the picture of src/main.rs");
     }
 }
+
+/// What harms others is done in one place, which notes it and asks whether the thing still is ours.
+#[test]
+fn volumes_and_snapshots_are_changed_in_one_place() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/apply");
+    for file in sources().iter().filter(|f| f.starts_with(&src)) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let name = file.strip_prefix(&src).unwrap().display().to_string();
+        for call in ["delete_volume", "delete_snapshot", "detach_volume"] {
+            assert!(name == "act.rs" || !text.contains(&format!("aws.{call}(")), "{name} calls {call}");
+        }
+        // Several volumes at once, or from a thread: they note it themselves.
+        let tags = ["aws.create_tags(", "aws.delete_tags("].iter().any(|call| text.contains(call));
+        assert!(
+            !tags || ["act.rs", "tidy.rs", "release.rs", "volume.rs"].contains(&name.as_str()),
+            "{name} writes tags"
+        );
+    }
+}

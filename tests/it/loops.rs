@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::disks::id;
-use crate::fakeaws::VolumeSpec;
+use crate::fakeaws::{InstanceSpec, VolumeSpec};
 use crate::lab::Lab;
 
 /// A loop device on a file. Taken down when dropped, with whatever is mounted below the lab's directory.
@@ -70,7 +70,12 @@ pub(crate) fn mounts(below: &Path) -> Vec<PathBuf> {
 
 /// A lab whose instance sees the real `/proc`.
 pub(crate) fn real_lab() -> Lab {
-    let lab = Lab::new();
+    real_lab_of(InstanceSpec::default())
+}
+
+/// The same with an instance of this kind.
+pub(crate) fn real_lab_of(spec: InstanceSpec) -> Lab {
+    let lab = Lab::with(spec);
     let proc = lab.root(&lab.me).join("proc");
     fs::remove_dir_all(&proc).unwrap();
     std::os::unix::fs::symlink("/proc", &proc).unwrap();

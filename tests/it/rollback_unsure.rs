@@ -145,7 +145,7 @@ fn a_created_volume_that_another_instance_takes_before_the_deletion_is_not_waite
     let (made, other) = (lab.created().remove(0), lab.neighbour());
     lab.take(&made, &other, "/dev/xvdf");
     let run = run.wait(&lab);
-    run.ends(1, &[&format!("{made} is another's by now and not deleted: it is held by {other}")]);
+    run.ends(1, &[&format!("not deleting {made}, which this run created: {made} is now attached to {other}")]);
     assert_eq!(lab.attached(&other).len(), 1, "{run}");
 }
 

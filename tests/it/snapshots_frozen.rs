@@ -35,20 +35,20 @@ fn running(snapshot: &str, how: How) -> Option<(Lab, Vec<Loop>, Running)> {
 }
 
 /// A process that writes into a file of what is mounted there, once.
-fn writer(point: &Path) -> Child {
+pub(crate) fn writer(point: &Path) -> Child {
     let script = "echo written > \"$1\"";
     let file = point.join("writer");
     Command::new("sh").args(["-c", script, "sh"]).arg(file).stdin(Stdio::null()).spawn().unwrap()
 }
 
 /// Whether a process waits for something in the kernel that no signal ends.
-fn stands_still(child: &Child) -> bool {
+pub(crate) fn stands_still(child: &Child) -> bool {
     let text = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
     text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('D'))
 }
 
 #[track_caller]
-fn until_it_has_written(lab: &Lab, mut child: Child) {
+pub(crate) fn until_it_has_written(lab: &Lab, mut child: Child) {
     lab.until("the write goes on", || child.try_wait().unwrap().is_some_and(|s| s.success()));
 }
 

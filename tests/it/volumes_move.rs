@@ -271,10 +271,27 @@ fn a_volume_that_is_taken_during_the_move_stays_the_only_one() {
 }
 
 #[test]
-fn taken_at_the_very_last_moment_both_are_named_and_the_old_one_is_not_offered() {
+fn taken_while_the_commands_work_on_the_copy_it_is_not_superseded() {
     let lab = lab();
     let other = lab.add_instance(InstanceSpec { zone: ELSEWHERE.into(), ..InstanceSpec::default() });
     let text = config(&directive("pm", "/dev/xvdf", r#""pool-name": "p""#, crate::disks::HOLD));
+    let run = lab.start(&text, fast());
+    lab.until_file("first");
+    lab.take(&id(1), &other, "/dev/xvdf");
+    std::fs::write(lab.dir.join("go"), "").unwrap();
+    let run = run.wait(&lab);
+    run.ends(1, &[&format!("cannot take the place of what it is a copy of: {other} took it meanwhile")]);
+    lab.until("the end of what is deleted", || lab.server.world().volumes.values().all(|v| v.state != "deleting"));
+    assert_eq!((lab.created(), snapshots(&lab)), (Vec::<String>::new(), 0), "{run}");
+    assert_eq!(lab.tag_keys(&id(1)), ["domain", "pool-name"], "{run}");
+}
+
+#[test]
+fn taken_after_the_commit_both_are_named_and_the_old_one_is_not_offered() {
+    let lab = lab();
+    let other = lab.add_instance(InstanceSpec { zone: ELSEWHERE.into(), ..InstanceSpec::default() });
+    let exec = crate::kit::on(&["started"], &[crate::kit::sh(crate::disks::HOLD)]);
+    let text = config(&pm("pm", "")).replace("d: {", &format!("d: {{ exec: [{exec}], "));
     let run = lab.start(&text, fast());
     lab.until_file("first");
     lab.take(&id(1), &other, "/dev/xvdf");
@@ -285,12 +302,7 @@ fn taken_at_the_very_last_moment_both_are_named_and_the_old_one_is_not_offered()
         &["could not be finished", &format!("{other} has attached vol-00000000000000001, and both are in use")],
     );
     // The other one ends: its volume is not offered, and the next run of ours finishes the move.
-    {
-        let mut w = lab.server.world();
-        let v = w.volumes.get_mut(&id(1)).unwrap();
-        v.attachments.clear();
-        v.state = "available".into();
-    }
+    lab.free(&id(1));
     lab.run(&config(&pm("p", "")), fast().on(&other)).ends(1, &[]);
     assert!(lab.attached(&other).is_empty());
     let run = lab.run(&text, fast());

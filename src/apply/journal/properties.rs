@@ -50,6 +50,7 @@ fn hold() -> impl Strategy<Value = Hold> {
                 disk: None,
                 tags_before,
                 transit_removed: seen,
+                marked: seen,
                 formatting: seen,
                 inherited: true,
             })
@@ -79,7 +80,7 @@ proptest! {
     #[test]
     fn what_was_written_is_read_again(held in prop::collection::vec(hold(), 1..4), id in text()) {
         let t = TestDir::new();
-        let committed = vec![Committed { volume_id: id.clone(), created: true, transc_id: id, moved: None, member: None }];
+        let committed = vec![Committed { volume_id: id.clone(), created: true, marked: false, transc_id: id, moved: None, member: None }];
         let mut ledger = Ledger::open(&t.root(), "d", "i-1", false);
         (ledger.held, ledger.committed) = (held.clone(), committed.clone());
         ledger.write("t");
@@ -104,6 +105,7 @@ fn an_old_page_that_cannot_be_removed_is_removed_when_it_can_be() {
     ledger.committed = vec![Committed {
         volume_id: "vol-1".to_owned(),
         created: true,
+        marked: false,
         transc_id: "t".to_owned(),
         moved: None,
         member: None,

@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::aws::ec2::Filter;
-use crate::aws::{Aws, AwsConfig, Env};
+use crate::aws::{Aws, AwsConfig, Env, Lapsed};
 use crate::http::script::{Answer, Asked, Script, reply};
 use crate::scope::{Halt, Stop, StopReason};
 
@@ -195,7 +195,7 @@ fn a_write_with_an_uncertain_end_is_not_sent_again() {
 fn a_write_that_may_be_repeated_is() {
     for answer in [reply(500, ""), Answer::Close, Answer::Hang(Duration::from_secs(2)), reply(200, "garbage")] {
         let server = Script::of(vec![answer, reply(200, "<CreateTagsResponse/>")]);
-        run(&server, |aws, scope| aws.create_tags(scope, &["vol-1"], &[("k", "v")])).unwrap();
+        run(&server, |aws, scope| aws.create_tags(scope, &["vol-1"], &[("k", "v")], &Still::always())).unwrap();
         assert_eq!(server.asked().len(), 2);
     }
 }
@@ -391,12 +391,34 @@ fn a_batch_is_repeated_only_if_it_upserts_and_prior_requests_are_waited_for() {
     }
 }
 
+/// Throttled, unanswered, refused for the clock: what a call changes is looked at again before each try.
+#[test]
+fn a_call_is_not_repeated_on_what_has_changed_meanwhile() {
+    for first in [error(503, "RequestLimitExceeded", "slow down"), reply(500, ""), Answer::Close] {
+        let server = Script::of(vec![first, reply(200, "<DeleteVolumeResponse/>")]);
+        let asked = AtomicU64::new(0);
+        let ask = |_: &Scope| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(Lapsed::Changed("vol-1 is now attached to i-2".to_owned())),
+        };
+        let end = run(&server, |aws, scope| aws.delete_volume(scope, "vol-1", &Still::while_(&ask)));
+        let e = end.unwrap_err();
+        assert_eq!((e.class(), e.to_string().as_str()), (Class::Lapsed, "vol-1 is now attached to i-2"));
+        assert_eq!((server.asked().len(), asked.load(Ordering::Relaxed)), (1, 2));
+        // Who has just looked is not asked before the first try.
+        let server = Script::of(vec![error(503, "RequestLimitExceeded", ""), reply(200, "<DeleteVolumeResponse/>")]);
+        let ask = |_: &Scope| Err(Lapsed::Unknown(ApiError::ours("DescribeVolumes", Class::Denied, "no")));
+        let e = run(&server, |aws, scope| aws.delete_volume(scope, "vol-1", &Still::again(&ask))).unwrap_err();
+        assert_eq!((e.class(), e.action, server.asked().len()), (Class::Denied, "DescribeVolumes", 1));
+    }
+}
+
 #[test]
 fn nothing_is_sent_for_nothing() {
     let server = Script::of(vec![reply(500, "")]);
     run(&server, |aws, scope| {
-        aws.delete_tags(scope, &["vol-1"], &[]).unwrap();
-        aws.create_tags(scope, &[], &[("k", "v")]).unwrap();
+        aws.delete_tags(scope, &["vol-1"], &[], &Still::always()).unwrap();
+        aws.create_tags(scope, &[], &[("k", "v")], &Still::always()).unwrap();
         aws.change_record_sets(scope, "Z1", &[]).unwrap();
     });
     assert!(server.asked().is_empty());

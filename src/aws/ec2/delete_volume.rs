@@ -3,19 +3,19 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVolume.html>
 
 use super::VERSION;
-use crate::aws::Aws;
 use crate::aws::client::{Call, Repeat};
 use crate::aws::endpoint::Service;
 use crate::aws::error::ApiError;
 use crate::aws::query::Form;
+use crate::aws::{Aws, Still};
 use crate::scope::Scope;
 
 impl Aws {
     /// Deletes it. [`crate::aws::Class::Gone`]: it is not there (any more).
-    pub(crate) fn delete_volume(&self, scope: &Scope, volume: &str) -> Result<(), ApiError> {
+    pub(crate) fn delete_volume(&self, scope: &Scope, volume: &str, still: &Still<'_>) -> Result<(), ApiError> {
         // Safe: ids are never used again, so a second one can only find it gone.
         let call = Call::form(Service::Ec2, "DeleteVolume", request(volume), Repeat::Safe);
-        self.client.call(scope, &call, |body| super::named(body, "DeleteVolumeResponse"))
+        self.client.call_while(scope, &call, still, |body| super::named(body, "DeleteVolumeResponse"))
     }
 }
 

@@ -3,20 +3,26 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachVolume.html>
 
 use super::VERSION;
-use crate::aws::Aws;
 use crate::aws::client::{Call, Repeat};
 use crate::aws::endpoint::Service;
 use crate::aws::error::ApiError;
 use crate::aws::query::Form;
+use crate::aws::{Aws, Still};
 use crate::scope::Scope;
 
 impl Aws {
     /// Asks for the end of the attachment; it is `detaching` when this returns. [`crate::aws::Class::Gone`]: there is
     /// no such attachment (any more).
-    pub(crate) fn detach_volume(&self, scope: &Scope, volume: &str, instance: &str) -> Result<(), ApiError> {
+    pub(crate) fn detach_volume(
+        &self,
+        scope: &Scope,
+        volume: &str,
+        instance: &str,
+        still: &Still<'_>,
+    ) -> Result<(), ApiError> {
         // Once: an attachment that we did not look at could have been made meanwhile.
         let call = Call::form(Service::Ec2, "DetachVolume", request(volume, instance), Repeat::Once);
-        self.client.call(scope, &call, |body| super::named(body, "DetachVolumeResponse"))
+        self.client.call_while(scope, &call, still, |body| super::named(body, "DetachVolumeResponse"))
     }
 }
 

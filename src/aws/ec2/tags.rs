@@ -4,21 +4,27 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteTags.html>
 
 use super::VERSION;
-use crate::aws::Aws;
 use crate::aws::client::{Call, Repeat};
 use crate::aws::endpoint::Service;
 use crate::aws::error::ApiError;
 use crate::aws::query::Form;
+use crate::aws::{Aws, Still};
 use crate::scope::Scope;
 
 impl Aws {
     /// Writes these tags to all of these resources, over what is there.
-    pub(crate) fn create_tags(&self, scope: &Scope, ids: &[&str], tags: &[(&str, &str)]) -> Result<(), ApiError> {
+    pub(crate) fn create_tags(
+        &self,
+        scope: &Scope,
+        ids: &[&str],
+        tags: &[(&str, &str)],
+        still: &Still<'_>,
+    ) -> Result<(), ApiError> {
         if ids.is_empty() || tags.is_empty() {
             return Ok(());
         }
         let call = Call::form(Service::Ec2, "CreateTags", create(ids, tags), Repeat::Safe);
-        self.client.call(scope, &call, |body| super::named(body, "CreateTagsResponse"))
+        self.client.call_while(scope, &call, still, |body| super::named(body, "CreateTagsResponse"))
     }
 
     /// Removes these tags from all of these resources; with a value, only where the tag has that value.
@@ -27,13 +33,14 @@ impl Aws {
         scope: &Scope,
         ids: &[&str],
         tags: &[(&str, Option<&str>)],
+        still: &Still<'_>,
     ) -> Result<(), ApiError> {
         // Without a tag, EC2 would remove all tags there are.
         if ids.is_empty() || tags.is_empty() {
             return Ok(());
         }
         let call = Call::form(Service::Ec2, "DeleteTags", delete(ids, tags), Repeat::Safe);
-        self.client.call(scope, &call, |body| super::named(body, "DeleteTagsResponse"))
+        self.client.call_while(scope, &call, still, |body| super::named(body, "DeleteTagsResponse"))
     }
 }
 

@@ -1,0 +1,204 @@
+//! What moves left behind whose mover is gone, or could not finish: marks, snapshots and copies.
+//!
+//! A mover that dies after its copy was committed leaves the old volume marked and its snapshot to be paid for. Whoever
+//! meets such a volume finishes the move: the copy says that it is committed, so its end is known.
+
+use super::hold::{Done, Hold, MoveHold};
+use super::{DomainRun, Failure, lock};
+use crate::aws::ec2::{Filter, Snapshot, Volume};
+use crate::config::Source;
+use crate::plan::moves::{self, Mark};
+use crate::plan::tags;
+use crate::plan::unfinished::{Own, is_unfinished};
+use crate::plan::volumes::{IN_TRANSIT_GRACE, Standing, in_pool, standing};
+use crate::scope::Scope;
+
+impl DomainRun {
+    /// What a mover that is gone left of the volume that is ours to move now: copies that nobody used, and snapshots.
+    pub(super) fn clean_up_after_others(&self, v: &Volume, all: &[Volume], scope: &Scope) {
+        let me = &self.shared.facts().instance_id;
+        let now = self.shared.clock.corrected();
+        let is_left = |o: &&Volume| {
+            o.tag(tags::LINEAGE) == Some(moves::lineage(v))
+                && moves::generation(o) > moves::generation(v)
+                && o.tag(tags::OWNER) != Some(me)
+                && o.attachments.is_empty()
+                && super::settle::never_attached(o, o.tag(tags::IN_TRANSIT))
+                && o.create_time.is_some_and(|t| now - t >= moves::STALE)
+        };
+        for copy in all.iter().filter(is_left) {
+            log::info!("{}: a copy of {} that {:?} left", copy.id, v.id, copy.tag(tags::OWNER).unwrap_or_default());
+            let (owner, token) =
+                (copy.tag(tags::OWNER).unwrap_or_default(), copy.tag(tags::IN_TRANSIT).unwrap_or_default());
+            if let Err(what) = self.delete(&copy.id, false, Own::Unfinished { owner, token, used: None }, scope) {
+                log::warn!("{what}");
+            }
+        }
+        let Some(mark) = Mark::of(v).filter(|m| m.owner != *me || !self.is_known(&m.token)) else { return };
+        self.clean_up_snapshots(&mark.token, scope);
+    }
+
+    fn clean_up_snapshots(&self, token: &str, scope: &Scope) {
+        let end = self.snapshots_by(&format!("tag:{}", tags::MOVING), token, scope).and_then(|all| {
+            all.iter().try_for_each(|s| {
+                let old = self.describe(scope, &s.volume_id)?;
+                self.is_spare(s, old.as_ref(), scope)?;
+                self.delete_move_snapshot(s, scope)
+            })
+        });
+        if let Err(f) = end {
+            log::warn!("{f}");
+        }
+    }
+
+    /// Whether a hold is of the move with this token.
+    fn is_known(&self, token: &str) -> bool {
+        let l = lock(&self.ledger);
+        let committed = l.committed.iter().chain(&l.to_tidy).filter_map(|c| c.moved.as_ref());
+        let held = l.held.iter().chain(&l.inherited).chain(&l.left).filter_map(|h| match h {
+            Hold::Move(m) => Some(m),
+            _ => None,
+        });
+        held.chain(committed).any(|m| m.token == token)
+    }
+
+    /// The marks and snapshots of moves that no hold knows: this instance's, where the journal is lost, and those of movers
+    /// that are gone.
+    pub(super) fn settle_marks(&self, scope: &Scope) {
+        let met = std::mem::take(&mut *lock(&self.moves_to_finish));
+        for m in met {
+            let end = self.copies_of(&m.lineage, scope).and_then(|all| {
+                let old = self.describe(scope, &m.volume_id)?;
+                let copy = old.as_ref().and_then(|old| moves::successor(old, &all));
+                copy.map_or(Ok(()), |copy| self.supersede(&m, &copy.id, scope))
+            });
+            if let Err(f) = end {
+                log::warn!("cannot finish the move of {}, which its mover did not: {f}", m.volume_id);
+            }
+        }
+        if !self.config.volumes.iter().any(|d| d.sources.contains(&Source::Move)) {
+            return;
+        }
+        if let Err(f) = self.settle_all_marks(scope) {
+            log::warn!("cannot settle what earlier runs began to move: {f}");
+        }
+    }
+
+    fn settle_all_marks(&self, scope: &Scope) -> Result<(), Failure> {
+        let me = self.shared.facts().instance_id.clone();
+        let domain = Filter::exact(format!("tag:{}", tags::DOMAIN), &[&self.config.name]);
+        let marked = Filter::exact("tag-key", &[tags::MOVING]);
+        let aws = &self.shared.aws;
+        let failed = |e| Failure::api("look for volumes that are being moved", &e);
+        let olds = aws.describe_volumes(scope, &[domain.clone(), marked.clone()]).map_err(failed)?;
+        for old in &olds {
+            let Some(mark) = Mark::of(old).filter(|m| !self.is_known(&m.token)) else { continue };
+            let mine = mark.owner == me;
+            let gone = mark.is_stale(self.shared.clock.corrected());
+            let m = move_of(old, mark);
+            let all = self.copies_of(&m.lineage, scope)?;
+            match moves::successor(old, &all) {
+                Some(copy) => self.supersede(&m, &copy.id, scope)?,
+                None if mine => drop(self.undo_move(&m, scope).map_err(Failure::new)?),
+                // Nobody has renewed it for an hour: the move will not be finished, and whoever moves it begins anew.
+                None if gone && old.attachments.is_empty() => {
+                    self.clean_up_after_others(old, &all, scope);
+                    self.unmark(old, &m.token, scope)?;
+                }
+                None => {}
+            }
+        }
+        let failed = |e| Failure::api("look for snapshots that were made to move volumes", &e);
+        for s in aws.describe_snapshots(scope, &[domain, marked]).map_err(failed)? {
+            let Some(token) = s.tag(tags::MOVING).filter(|token| !self.is_known(token)) else { continue };
+            let old = self.describe(scope, &s.volume_id)?;
+            if s.tag(tags::OWNER) != Some(&me) && !self.is_of_no_move(&s, token, old.as_ref()) {
+                continue;
+            }
+            match self.is_spare(&s, old.as_ref(), scope) {
+                Ok(()) => self.delete_move_snapshot(&s, scope)?,
+                Err(f) => log::warn!("{f}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another instance's snapshot is of a move that is over: its volume has no mark of it, and it is not so new
+    /// that the mark may only not be seen yet.
+    fn is_of_no_move(&self, s: &Snapshot, token: &str, old: Option<&Volume>) -> bool {
+        let now = self.shared.clock.corrected();
+        let marked = old.and_then(Mark::of).is_some_and(|m| m.token == token);
+        !marked && s.start_time.is_some_and(|t| now - t >= moves::STALE)
+    }
+
+    /// Whether a free volume with a mark has gone over into another one: its mover may have ended before it could say so.
+    /// Then that is done after `started`.
+    pub(super) fn was_moved(&self, v: &Volume, scope: &Scope) -> Result<bool, Failure> {
+        let Some(mark) = Mark::of(v) else { return Ok(false) };
+        let all = self.copies_of(moves::lineage(v), scope)?;
+        let Some(copy) = moves::successor(v, &all) else {
+            let gone = |c: &&Volume| {
+                is_unfinished(c) && moves::generation(c) > moves::generation(v) && c.attachments.is_empty()
+            };
+            for c in all.iter().filter(gone).filter(|c| c.tag(tags::SUPERSEDED_BY).is_none()) {
+                let by = c.tag(tags::OWNER).unwrap_or("its maker");
+                log::warn!(
+                    "{}, a copy that {by} did not finish, is not used: delete it if its data is not needed",
+                    c.id
+                );
+            }
+            return Ok(false);
+        };
+        log::info!("{} has become {} in {}", v.id, copy.id, copy.zone);
+        let mut met = lock(&self.moves_to_finish);
+        if !met.iter().any(|m| m.volume_id == v.id) && !self.is_known(&mark.token) {
+            met.push(move_of(v, mark));
+        }
+        Ok(true)
+    }
+
+    /// Free copies of the pool that no run has committed and that are this directive's to finish or to use all the same:
+    /// this instance made them, and what they are a copy of is marked by it still; or that is gone, and they are all that
+    /// is left of its data.
+    pub(super) fn orphans(&self, pool: &str, all: &[Volume], scope: &Scope) -> Result<Vec<String>, Failure> {
+        let facts = self.shared.facts();
+        let (me, now) = (facts.instance_id.as_str(), self.shared.clock.corrected());
+        let mine = |v: &Volume| v.tag(tags::OWNER) == Some(me);
+        let may_be = |v: &&Volume| {
+            in_pool(v, &self.config.name, Some(pool))
+                && v.tag(tags::LINEAGE).is_some()
+                && v.tag(tags::SUPERSEDED_BY).is_none()
+                && is_unfinished(v)
+                && standing(v, me, &facts.zone) == Standing::Free
+                && (mine(v) || v.create_time.is_some_and(|t| now - t >= IN_TRANSIT_GRACE))
+        };
+        let mut orphans = Vec::new();
+        for v in all.iter().filter(may_be) {
+            let before = self.originals(v, scope)?;
+            let marked = |o: &Volume| Mark::of(o).is_some_and(|m| m.owner == me) && o.attachments.is_empty();
+            if mine(v) && before.iter().any(marked) {
+                orphans.push(v.id.clone());
+            } else if before.is_empty() {
+                log::warn!(
+                    "{}: a copy that no run finished, of a volume that does not exist any more: it is used",
+                    v.id
+                );
+                orphans.push(v.id.clone());
+            }
+        }
+        Ok(orphans)
+    }
+}
+
+/// The move that a mark tells of.
+fn move_of(old: &Volume, mark: Mark) -> MoveHold {
+    MoveHold {
+        key: String::new(),
+        volume_id: old.id.clone(),
+        lineage: moves::lineage(old).to_owned(),
+        generation: moves::generation(old),
+        token: mark.token,
+        used: old.tag(tags::TS_USED).map(str::to_owned),
+        snapshot: Done::Maybe,
+    }
+}

@@ -1,0 +1,150 @@
+//! The same of copies: of a volume that moves, the copy counts from its commit on, and until then what it is a copy of.
+
+use crate::disks::{HOLD, config, directive, id, volume};
+use crate::fakeaws::{Fault, FaultKind, InstanceSpec};
+use crate::kit::{on, sh};
+use crate::lab::Lab;
+use crate::volumes_move::{fast, good, lab};
+
+const ELSEWHERE: &str = "eu-west-1b";
+const P: &str = r#""pool-name": "p""#;
+
+fn there(lab: &Lab) -> String {
+    lab.add_instance(InstanceSpec { zone: ELSEWHERE.into(), ..InstanceSpec::default() })
+}
+
+fn an_hour_later(lab: &Lab) {
+    let mut w = lab.server.world();
+    w.volumes.values_mut().for_each(|v| v.created -= time::Duration::hours(1));
+    for v in w.volumes.values_mut() {
+        if let Some(mark) = v.tags.get_mut("user:ec2fd.moving") {
+            let parts: Vec<&str> = mark.split(' ').collect();
+            *mark = format!("{} 2026-01-01T00:00:00Z {}", parts[0], parts[2]);
+        }
+    }
+}
+
+/// D2: the copy's command fails; an instance in the same zone waits for the pool.
+#[test]
+fn a_copy_whose_command_failed_is_taken_by_nobody_and_supersedes_nothing() {
+    let lab = lab();
+    let other = lab.neighbour();
+    lab.fault(Fault::first("DeleteVolume", 4, FaultKind::Throttle));
+    let waits = config(&volume("p", "/dev/xvdf", &format!("{P}, wait: 100")));
+    let waiting = lab.start(&waits, fast().on(&other));
+    lab.until("its first look", || lab.count("DescribeVolumes") > 0);
+    let run = lab.run(&config(&directive("pm", "/dev/xvdf", P, "exit 7")), fast());
+    run.ends(1, &["exit code 7", "is not moved"]);
+    let waited = waiting.wait(&lab);
+    waited.ends(1, &[]);
+    assert!(lab.attached(&other).is_empty(), "{waited}");
+    lab.until("the end of what is deleted", || lab.server.world().volumes.values().all(|v| v.state != "deleting"));
+    assert_eq!((lab.created(), lab.tag_keys(&id(1))), (Vec::new(), vec!["domain".into(), "pool-name".into()]), "{run}");
+}
+
+/// D3: its maker dies over it. In its zone nobody starts on it; in the zone of the original that is the data.
+#[test]
+fn a_copy_whose_maker_died_over_it_is_never_started_on() {
+    let lab = lab();
+    let (near, far) = (lab.neighbour(), there(&lab));
+    let run = lab.start(&config(&directive("pm", "/dev/xvdf", P, HOLD)), fast());
+    lab.until_file("first");
+    let copy = lab.created().remove(0);
+    run.signal("KILL");
+    run.wait(&lab);
+    lab.free(&copy);
+    let p = config(&volume("p", "/dev/xvdf", P));
+    for later in [false, true] {
+        if later {
+            an_hour_later(&lab);
+        }
+        let run = lab.run(&p, fast().on(&near));
+        run.ends(1, &["still being made by another instance"]);
+        assert!(lab.attached(&near).is_empty(), "{run}");
+    }
+    // Its mark is old, so that its mover is gone.
+    let run = lab.run(&p, fast().on(&far));
+    run.ends(0, &[&format!("{copy}, a copy that {} did not finish, is not used", lab.me)]);
+    assert_eq!(lab.attached(&far)[0].0, id(1), "{run}");
+    assert_eq!(lab.tag(&id(1), "superseded-by"), "", "{run}");
+    // Without the original it is all that is left.
+    lab.server.world().volumes.remove(&id(1));
+    let run = lab.run(&p, fast().on(&near));
+    run.ends(0, &["of a volume that does not exist any more"]);
+    assert_eq!(lab.attached(&near)[0].0, copy, "{run}");
+}
+
+/// Committed, and its maker is gone a moment later: the copy is the data, and the old volume is not.
+#[test]
+fn a_committed_copy_counts_though_its_maker_did_not_come_to_say_so() {
+    let lab = lab();
+    let (near, far) = (lab.neighbour(), there(&lab));
+    let exec = on(&["started"], &[sh(HOLD)]);
+    let run = lab.start(&good().replace("d: {", &format!("d: {{ exec: [{exec}], ")), fast());
+    lab.until_file("first");
+    let copy = lab.created().remove(0);
+    run.signal("KILL");
+    run.wait(&lab);
+    lab.free(&copy);
+    an_hour_later(&lab);
+    let p = config(&volume("p", "/dev/xvdf", P));
+    let run = lab.run(&p, fast().on(&far));
+    run.ends(1, &[&format!("{} has become {copy}", id(1))]);
+    assert!(lab.attached(&far).is_empty(), "{run}");
+    let run = lab.run(&good(), fast().on(&near));
+    run.ends(0, &[]);
+    assert_eq!(lab.attached(&near)[0].0, copy, "{run}");
+    // Whoever moves volumes of this pool finishes what the mover did not.
+    assert_eq!(lab.tag(&id(1), "superseded-by"), copy, "{run}");
+    assert_eq!((lab.tag(&id(1), "moving"), lab.server.world().snapshots.len()), (String::new(), 0), "{run}");
+}
+
+/// The same seen by an instance that only takes from the pool, and by one that has a volume of its own there.
+#[test]
+fn what_a_mover_left_is_finished_by_whoever_meets_it() {
+    let lab = lab();
+    let far = there(&lab);
+    let exec = on(&["started"], &[sh(HOLD)]);
+    let run = lab.start(&good().replace("d: {", &format!("d: {{ exec: [{exec}], ")), fast());
+    lab.until_file("first");
+    let copy = lab.created().remove(0);
+    run.signal("KILL");
+    run.wait(&lab);
+    let own = crate::volumes_move::elsewhere(&lab, 2);
+    an_hour_later(&lab);
+    let run = lab.run(&config(&volume("p", "/dev/xvdf", P)), fast().on(&far));
+    run.ends(0, &[]);
+    assert_eq!(lab.attached(&far)[0].0, own, "{run}");
+    if run.log.contains("has become") {
+        assert_eq!(lab.tag(&id(1), "superseded-by"), copy, "{run}");
+        assert_eq!((lab.tag(&id(1), "moving"), lab.server.world().snapshots.len()), (String::new(), 0), "{run}");
+    }
+}
+
+/// A mover that is gone for an hour leaves a snapshot that is paid for.
+#[test]
+fn the_snapshot_of_a_mover_that_is_gone_is_deleted() {
+    let lab = lab();
+    let near = lab.neighbour();
+    assert!(crate::matrix_kills::kill_how(&lab, &good(), fast(), "CreateSnapshot", 1, true));
+    an_hour_later(&lab);
+    // It has no use for the volume that was to be moved.
+    lab.pool_volume("d", "p");
+    let run = lab.run(&good(), fast().on(&near));
+    run.ends(0, &[]);
+    assert_eq!((lab.tag(&id(1), "moving"), lab.server.world().snapshots.len()), (String::new(), 0), "{run}");
+}
+
+/// The mark is written over nobody else's, however long a throttle lasts.
+#[test]
+fn a_mark_that_comes_late_is_not_written() {
+    let lab = lab();
+    let far = there(&lab);
+    lab.fault(Fault::new("CreateTags", crate::fakeaws::Nth::First(2), FaultKind::Throttle));
+    let run = lab.start(&good(), fast());
+    lab.until("the throttle", || lab.count("CreateTags") > 0);
+    lab.take(&id(1), &far, "/dev/xvdf");
+    let run = run.wait(&lab);
+    run.ends(1, &[&format!("is not to be moved any more: {far} has it")]);
+    assert_eq!(lab.tag(&id(1), "moving"), "", "{run}");
+}
