@@ -1,11 +1,11 @@
 # What can be done here. `make` alone lists it.
 #
 # Variables: PREFIX (/usr/local), DESTDIR (empty), UNITDIR, CONFDIR, BIN (the binary to install), ARCH (x86_64 or aarch64),
-# HOURS (of `make soak`), CASES (of `make properties`), CARGO_TARGET_DIR (target).
+# HOURS (of `make soak`), CASES (of `make properties`), LIVES and SEED (of `make lives`), CARGO_TARGET_DIR (target).
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build test vm-test demo demo-handover bench bench-boot soak properties static dist dist-test lint install uninstall clean
+.PHONY: help build test vm-test demo demo-handover bench bench-boot soak properties lives static dist dist-test lint install uninstall clean
 
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
@@ -71,6 +71,10 @@ soak: build ## poll under trouble until Ctrl-C, or for HOURS=.. hours, and see t
 # CASES: how many inputs each property test is given; `make test` gives 256.
 properties: ## the property tests with a million inputs each (CASES=1000000)
 	@CARGO='$(CARGO)' CASES='$(CASES)' python3 tests/properties.py </dev/null
+
+# Three instances and one pool a world; a world is its seed. `make test` has 500 lives. What broke a rule is kept in $TMPDIR.
+lives: ## 20000 random lives of instances on one pool, with their disks checked (LIVES=20000, SEED=first)
+	LIVES='$(or $(LIVES),20000)' SEED='$(or $(SEED),1000)' $(CARGO) test --locked --test it -- --nocapture lives::
 
 static: ## one static file for any Linux (ARCH=aarch64 for the other processor)
 	@CARGO='$(CARGO)' init/build-static.sh '$(ARCH)'

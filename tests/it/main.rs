@@ -38,6 +38,7 @@ mod interruption;
 mod journal;
 mod layers;
 mod lifecycle;
+mod lives;
 mod loops;
 mod matrix;
 mod matrix_changed;
