@@ -206,7 +206,6 @@ fn fault(body: &Value) -> Result<Fault, String> {
         "Hang" => FaultKind::Hang(ms),
         "HangAfter" => FaultKind::HangAfter(ms),
         "Slow" => FaultKind::Slow(ms),
-        "Late" => FaultKind::Late(ms),
         "Garbage" => FaultKind::Garbage,
         "Truncated" => FaultKind::Truncated,
         "Denied" => FaultKind::Denied,

@@ -324,9 +324,6 @@ pub(crate) fn serve(shared: &Shared, request: &Request, connection: u64, tls: bo
                     result = Ok(Response::new(200, "text/html", "<html><body>It works!</body>"));
                 }
                 _ => {
-                    if let Some(FaultKind::Late(ms)) = &fault {
-                        super::pause(shared, *ms);
-                    }
                     let mut world = shared.world();
                     world.hidden = match &fault {
                         Some(FaultKind::Empty) => Hidden::All,

@@ -253,8 +253,6 @@ pub(crate) enum FaultKind {
     HangAfter(u64),
     /// It is answered so many milliseconds late.
     Slow(u64),
-    /// It is carried out so many milliseconds late, whether or not anybody still waits for the answer.
-    Late(u64),
     /// Status 200 with an HTML page; nothing is done.
     Garbage,
     /// It is done; of the answer only the first half comes (with the length of that half).
