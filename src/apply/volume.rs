@@ -169,7 +169,13 @@ impl DomainRun {
                 let found = volumes::first_look(d, &self.config.volumes, &self.config.name, &read.volumes, &me)
                     .map_err(|e| Failure::new(e.to_string()))?;
                 if let Some(found) = found {
-                    return self.use_found(d, &found, &read.volumes, scope).map(Ok);
+                    let volume = read.volumes.iter().find(|v| v.id == found.volume_id).cloned();
+                    let Some(why) = self.is_outdated_copy(volume.as_ref(), scope)? else {
+                        return self.use_found(d, &found, &read.volumes, scope).map(Ok);
+                    };
+                    log::warn!("{}: {} is not gone on with: {why}", d.path, found.volume_id);
+                    self.give_found_up(volume, scope)?;
+                    Arc::make_mut(&mut read.volumes).retain(|v| v.id != found.volume_id);
                 }
             }
             let certain = doubted.is_empty();
