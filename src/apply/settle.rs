@@ -396,6 +396,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         tags_before: Vec::new(),
         transit_removed: false,
         formatting: false,
+        unused: None,
         inherited: true,
     }
 }

@@ -3,7 +3,7 @@
 //! The next source is tried only when this one is *proven* absent. Whatever is denied, throttled, timed out or
 //! ambiguous fails the directive: a blank volume in place of the data is the worst outcome of all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,8 +15,9 @@ use crate::aws::ec2::{Filter, Volume};
 use crate::config::{Source, VolumeDirective};
 use crate::parallel;
 use crate::plan::volumes::{self, Found, Standing};
-use crate::plan::{create, tags, waiting};
+use crate::plan::{create, format, tags, waiting};
 use crate::scope::Scope;
+use crate::sys::written::written;
 
 /// A volume whose disk is usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,10 @@ pub(crate) struct Acquired {
     pub(crate) op: bool,
     /// The node.
     pub(crate) disk: PathBuf,
-    /// It was made from a snapshot: what is on it is not known by who made it.
+    /// It was made from a snapshot or another volume: what is on it is not known by who made it.
     pub(crate) copied: bool,
+    /// Why noise on it is not what EC2 shows of a volume that nobody wrote to; `None`: it is.
+    pub(crate) used: Option<String>,
 }
 
 /// How a source ended without a volume.
@@ -178,11 +181,40 @@ impl DomainRun {
                 l.committed.push(committed);
             });
         }
+        let used = self.use_of(d, volume);
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
-        self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        self.has_disk(d, &disk);
         log::info!("{}: {} is attached already, as {}", d.path, found.volume_id, disk.display());
-        let copied = volume.is_some_and(|v| v.snapshot_id.is_some());
-        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk, copied })
+        let copied = volume.is_some_and(|v| v.copy_of().is_some());
+        let op = unfinished;
+        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op, disk, copied, used })
+    }
+
+    /// What tells of a use of the volume; the hold remembers where nothing does, for a run after this one.
+    fn use_of(&self, d: &VolumeDirective, v: Option<&Volume>) -> Option<String> {
+        let used = match v {
+            Some(v) => format::use_of(v, &self.shared.facts().instance_id),
+            None => Some("EC2 has not described it".to_owned()),
+        };
+        // Without a mount, its commands may write what they like.
+        let formats = d.mount.as_ref().is_some_and(|m| m.format);
+        self.with_volume(&d.path, |h| {
+            h.unused = h.unused.take().or(used.is_none().then(String::new)).filter(|_| formats);
+        });
+        used
+    }
+
+    /// The disk of a volume that this run has is there.
+    fn has_disk(&self, d: &VolumeDirective, disk: &Path) {
+        let mut looks = false;
+        self.with_volume(&d.path, |h| looks = h.unused.as_ref().is_some_and(String::is_empty));
+        let written = looks.then(|| written(&self.shared.root, disk)).flatten();
+        self.with_volume(&d.path, |h| {
+            h.disk = Some(disk.to_owned());
+            if let (Some(unused), Some(written)) = (&mut h.unused, written) {
+                *unused = written;
+            }
+        });
     }
 
     pub(crate) fn new_hold(&self, d: &VolumeDirective, origin: Origin, device: &str) -> VolumeHold {
@@ -200,6 +232,7 @@ impl DomainRun {
             tags_before: Vec::new(),
             transit_removed: false,
             formatting: false,
+            unused: None,
             inherited: false,
         }
     }
@@ -275,6 +308,7 @@ impl DomainRun {
         device: &(String, crate::sys::block::NameSnapshot),
         scope: &Scope,
     ) -> Result<Acquired, Failure> {
+        let used = self.use_of(d, Some(v));
         // A volume of the pool that was left in transit by this directive: finish what was begun.
         let transit = v.tag(tags::IN_TRANSIT).is_some();
         let left = v
@@ -323,9 +357,9 @@ impl DomainRun {
         }) {
             disk = end?.unwrap_or(disk);
         }
-        self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        self.has_disk(d, &disk);
         log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());
-        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk, copied: v.snapshot_id.is_some() })
+        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk, copied: v.copy_of().is_some(), used })
     }
 
     /// Takes the in-transit tag off: from here on the volume may carry data, and no clean-up deletes it.

@@ -51,6 +51,7 @@ fn hold() -> impl Strategy<Value = Hold> {
                 tags_before,
                 transit_removed: seen,
                 formatting: seen,
+                unused: seen.then(|| "7 0 0".to_owned()),
                 inherited: true,
             })
         },
