@@ -6,6 +6,8 @@ use crate::disks::{config, directive, id};
 use crate::fakeaws::{SnapshotSpec, VolumeSpec};
 use crate::lab::{Lab, once};
 use crate::loops::{Loop, mounts, real_lab};
+use crate::matrix::all;
+use crate::matrix_kills::kill_how;
 use crate::mounts::{FORMAT, NOTE, blank, end_tool, tool, unmount, x};
 
 /// A directive that creates, with a file system at `/data`.
@@ -174,4 +176,42 @@ fn a_copy_of_an_encrypted_volume_is_somebodys_data() {
     let run = lab.run(&config(&creates(&format!("SnapshotId: \"{snapshot}\""))), once());
     run.ends(1, &["it holds noise", &format!("it was made from {snapshot}")]);
     assert!(!disk.is_blank());
+}
+
+/// Where a run is killed.
+#[derive(Debug, Clone, Copy)]
+enum Kill {
+    /// At a step of writing the journal.
+    Step(u32),
+    /// At the first call of an action, before or after it is carried out.
+    Call(&'static str, bool),
+}
+
+#[test]
+fn whenever_a_run_is_killed_the_next_one_finishes_it() {
+    let mut cases = Vec::new();
+    for made in [false, true] {
+        cases.extend((1..=24).map(|n| (made, Kill::Step(n))));
+        let calls = ["DescribeVolumes", "CreateVolume", "AttachVolume", "CreateTags", "DeleteTags"];
+        cases.extend(calls.iter().flat_map(|call| [false, true].map(|after| (made, Kill::Call(call, after)))));
+    }
+    let ends = all(&cases, |(made, kill)| {
+        let ((lab, _disk), text) = if *made {
+            (with_spare()?, config(&creates("Size: 1, Encrypted: true")))
+        } else {
+            (encrypted(|spec| spec)?, config(&x(FORMAT)))
+        };
+        match kill {
+            Kill::Step(n) => drop(lab.run(&text, once().env("EC2FLEETD_DIE", &n.to_string()))),
+            Kill::Call(action, after) => drop(kill_how(&lab, &text, once(), action, 1, *after)),
+        }
+        // As after the end of whatever used it.
+        unmount(&lab);
+        let run = lab.run(&text, once());
+        run.ends(0, &["is mounted at /data (ext4)"]);
+        assert_eq!((lab.created().len(), lab.tag(&id(1), "format").as_str()), (usize::from(*made), ""), "{run}");
+        unmount(&lab);
+        Some(())
+    });
+    println!("{} kills around an encrypted volume", ends.iter().flatten().count());
 }
