@@ -15,6 +15,7 @@ pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
+pub(crate) mod existing;
 pub(crate) mod fence;
 pub(crate) mod format;
 pub(crate) mod hold;

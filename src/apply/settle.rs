@@ -408,6 +408,7 @@ pub(super) fn left_behind(v: &Volume) -> VolumeHold {
         transit_removed: false,
         marked: false,
         formatting: false,
+        unused: None,
         inherited: true,
     }
 }
