@@ -21,6 +21,7 @@ pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
+pub(crate) mod nested;
 pub(crate) mod pool;
 pub(crate) mod progress;
 pub(crate) mod record;
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) addresses_to_come: AtomicUsize,
     /// Volumes (and domain) of domains that stand, in the same way.
     pub(crate) kept_volumes: Mutex<BTreeSet<(String, String)>>,
+    /// The mounts of all domains, where these stand on each other.
+    pub(crate) nested: nested::Nested,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
@@ -198,7 +201,7 @@ impl DomainRun {
             written: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),
-            abandoned: Arc::default(),
+            abandoned: shared.nested.abandoned(&config.name),
             snapshots: snapshot::State::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),
@@ -254,6 +257,7 @@ impl DomainRun {
 
     /// What runs beside the caller need not go on.
     pub(crate) fn abandon(&self) {
+        self.shared.nested.lost(&self.config.name);
         self.abandoned.store(true, Ordering::Relaxed);
     }
 }

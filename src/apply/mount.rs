@@ -44,6 +44,10 @@ impl DomainRun {
             log::info!("{}: {} is mounted at {} already", m.key, a.volume_id, m.path);
             return Ok(mounted(&there.kind));
         }
+        // It must not come over a disk whose mount stands on this one.
+        if let Some(hidden) = self.would_hide(d, m) {
+            return Err(failed(format!("it would hide {hidden}: unmount that first")));
+        }
         let found = self.file_system(d, m, a, scope)?;
         if let Some(wanted) = m.fstype.as_deref().filter(|w| !agree(w, found.kind)) {
             return Err(failed(format!("it holds {}, and the config wants {wanted}", found.kind)));

@@ -170,9 +170,9 @@ impl DomainRun {
         };
         if here {
             log::info!("{id}, which an earlier run attached, is put back: this config has no use for it");
-            self.let_go(v, &id, scope)?;
+            let vacated = self.let_go(v, &id, scope)?;
             self.restore_tags(v, &id, scope);
-            if let Some(holder) = self.detach(v, &id, scope)? {
+            if let Some(holder) = self.detach(v, &id, vacated, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(());
             }

@@ -3,7 +3,7 @@
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{Release, exec};
+use super::{Release, VolumeDirective, exec};
 use crate::model::Event;
 
 const KEYS: [&str; 10] = ["path", "fstype", "options", "format", "label", "owner", "group", "mode", "fsck", "grow"];
@@ -37,6 +37,24 @@ pub(crate) struct Mount {
 
 /// The file system that is made where the config names none.
 pub(crate) const DEFAULT_FSTYPE: &str = "ext4";
+
+/// Why `below`, on whose mount that of `own` stands, could not be released: the events on which `own` stays. `None`: there
+/// are none.
+pub(crate) fn unreleased(own: &VolumeDirective, below: &VolumeDirective) -> Option<String> {
+    let on = |d: &VolumeDirective| d.release.clone().map_or_else(Vec::new, |r| r.on);
+    let kept = on(own);
+    let missing: Vec<&str> = on(below).into_iter().filter(|e| !kept.contains(e)).map(Event::name).collect();
+    let (path, under) = (&own.mount.as_ref()?.path, &below.mount.as_ref()?.path);
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} stands on {} ({}), which is released on {}: release must name that here too",
+            quoted(path),
+            quoted(under),
+            below.path,
+            missing.join(" and ")
+        )
+    })
+}
 
 /// Reads `o.mount`.
 pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {

@@ -69,6 +69,26 @@ pub(crate) fn at(root: &Root, point: &Path) -> Option<Mount> {
     mounts::own(root).into_iter().rev().find(|m| m.point == point)
 }
 
+/// What is mounted somewhere below `point`, and can be seen there.
+pub(crate) fn below(root: &Root, point: &Path) -> Vec<Mount> {
+    let Ok(point) = point.canonicalize() else { return Vec::new() };
+    let all = mounts::own(root);
+    let is_hidden = |m: &Mount| all.iter().any(|o| o.id > m.id && o.id != m.parent && m.point.starts_with(&o.point));
+    all.iter().filter(|m| m.point != point && m.point.starts_with(&point) && !is_hidden(m)).cloned().collect()
+}
+
+/// Where these paths lead to: links in what exists of them are followed. A path that does not answer until `scope` ends
+/// leads to itself, and so do the others.
+pub(crate) fn resolve(paths: Vec<PathBuf>, scope: &Scope) -> Vec<PathBuf> {
+    let resolve = |path: &PathBuf| {
+        let found = path.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
+        found.and_then(|(a, real)| Some(real.join(path.strip_prefix(a).ok()?))).unwrap_or_else(|| path.clone())
+    };
+    let given = paths.clone();
+    let work = move || Ok(paths.iter().map(resolve).collect());
+    beside(scope, Box::new(work)).unwrap_or(given)
+}
+
 /// Whether the mount is of the disk at `node`.
 pub(crate) fn is_of(root: &Root, mount: &Mount, node: &Path) -> bool {
     mount.is_on(root, &DiskTree::of(root, node))
