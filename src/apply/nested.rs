@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::hold::Hold;
 use super::{DomainRun, Failure, lock};
 use crate::config::{self, VolumeDirective};
 use crate::plan::nesting::{self, Place};
@@ -18,6 +19,9 @@ use crate::sys::{Root, block, mounting};
 
 /// How often somebody who waits looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long it may take to see where paths lead to: one of them may be on a disk that does not answer.
+const RESOLVE: Duration = Duration::from_secs(5);
 
 /// How a mount stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +95,7 @@ fn places(domains: &[&config::Domain], root: &Root, scope: &Scope) -> Vec<Place>
         }
     }
     if all.len() > 1 {
-        let paths = all.iter().map(|p| p.path.clone()).collect();
+        let (paths, scope) = (all.iter().map(|p| p.path.clone()).collect(), &scope.within(RESOLVE));
         for (place, real) in all.iter_mut().zip(mounting::resolve(paths, scope)) {
             place.real = real;
         }
@@ -370,6 +374,27 @@ impl DomainRun {
     fn first_mount(&self) -> String {
         let first = self.config.volumes.iter().find(|d| d.mount.is_some());
         first.map_or_else(|| self.config.name.clone(), |d| d.path.clone())
+    }
+
+    /// What runs that were cut off left, in the order in which it is put back: last in, first out, and a volume before the
+    /// one on whose mount its own stands.
+    pub(super) fn last_in_first_out(&self, mut holds: Vec<Hold>) -> Vec<Hold> {
+        let root = &self.shared.root;
+        let order = mounting::order(root);
+        // Mounts are listed after what they stand on.
+        let place = |h: &Hold| {
+            let Hold::Volume(v) = h else { return None };
+            let disk = block::find_by_serial(root, v.volume_id.as_deref()?).or_else(|| v.disk.clone())?;
+            order.iter().position(|m| mounting::is_of(root, m, &disk))
+        };
+        holds.reverse();
+        let places: Vec<usize> = (0..holds.len()).filter(|n| place(&holds[*n]).is_some()).collect();
+        let mut mounted: Vec<Hold> = places.iter().map(|n| holds[*n].clone()).collect();
+        mounted.sort_by_cached_key(|h| std::cmp::Reverse(place(h)));
+        for (n, hold) in places.into_iter().zip(mounted) {
+            holds[n] = hold;
+        }
+        holds
     }
 
     /// What must not be hidden by a mount of the directive: the disk of a volume, or whatever is mounted where a

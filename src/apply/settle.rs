@@ -40,8 +40,7 @@ impl DomainRun {
             return;
         }
         let scope = &scope.within(SETTLE).early();
-        // Last in, first out.
-        for hold in inherited.into_iter().rev() {
+        for hold in self.last_in_first_out(inherited) {
             let wanted = match &hold {
                 Hold::Record(r) => Ok(self.record_names().contains(&(r.zone.clone(), r.name.clone()))),
                 Hold::Volume(v) => self.is_wanted(v, scope),
@@ -60,7 +59,7 @@ impl DomainRun {
     /// Puts back whatever is inherited still. What could not be is returned.
     pub(crate) fn settle_rest(&self, scope: &Scope) -> Vec<String> {
         let inherited = lock(&self.ledger).inherited.clone();
-        inherited.into_iter().rev().filter_map(|hold| self.put_back(hold, scope).err()).collect()
+        self.last_in_first_out(inherited).into_iter().filter_map(|hold| self.put_back(hold, scope).err()).collect()
     }
 
     /// Whether a directive of this config will take the volume up, or claim it again.

@@ -120,13 +120,14 @@ pub(super) fn release(r: &mut Reader, o: &Object<'_>, keys: &[&str]) -> Option<R
     Some(Release { on, lazy })
 }
 
-/// An absolute path that says where it leads: no `.`, no `..`, no final slash.
+/// An absolute path that says where it leads: no `.`, no `..`. A final slash says nothing.
 fn point(r: &mut Reader, m: &Object<'_>) -> Option<String> {
     let text = r.required_string(m, "path")?;
     let node = m.get("path")?;
+    let path = text.strip_suffix('/').unwrap_or(text);
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    if text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain)) {
-        return Some(text.to_owned());
+    if path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain)) {
+        return Some(path.to_owned());
     }
     r.problem(&m.path_of("path"), node.at, format!("{} is not an absolute path, such as /data", quoted(text)));
     None

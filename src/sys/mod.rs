@@ -12,6 +12,7 @@ pub(crate) mod holders;
 pub(crate) mod hostname;
 pub(crate) mod journal;
 pub(crate) mod lock;
+mod mounted_at;
 pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;

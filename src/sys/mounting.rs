@@ -69,11 +69,21 @@ pub(crate) fn at(root: &Root, point: &Path) -> Option<Mount> {
     mounts::own(root).into_iter().rev().find(|m| m.point == point)
 }
 
+/// All mounts, none before what it stands on.
+pub(crate) fn order(root: &Root) -> Vec<Mount> {
+    mounts::own(root)
+}
+
 /// What is mounted somewhere below `point`, and can be seen there.
 pub(crate) fn below(root: &Root, point: &Path) -> Vec<Mount> {
     let Ok(point) = point.canonicalize() else { return Vec::new() };
     let all = mounts::own(root);
-    let is_hidden = |m: &Mount| all.iter().any(|o| o.id > m.id && o.id != m.parent && m.point.starts_with(&o.point));
+    // Whatever its path leads through it stands on, unless that came later, over it.
+    let is_hidden = |m: &Mount| {
+        let up = |m: &Mount| all.iter().find(|o| o.id == m.parent && o.id != o.parent).cloned();
+        let below: Vec<u64> = std::iter::successors(Some(m.clone()), up).take(all.len() + 1).map(|m| m.id).collect();
+        all.iter().any(|o| m.point.starts_with(&o.point) && !below.contains(&o.id))
+    };
     all.iter().filter(|m| m.point != point && m.point.starts_with(&point) && !is_hidden(m)).cloned().collect()
 }
 
@@ -219,6 +229,22 @@ mod tests {
         assert_eq!(flags, MountFlags::NOATIME | MountFlags::NOSUID);
         assert_eq!(rest, "commit=30,discard");
         assert_eq!(options(""), (MountFlags::empty(), String::new()));
+    }
+
+    #[test]
+    fn what_is_seen_below_a_point() {
+        let t = TestDir::new();
+        let at = |path: &str| t.file(&format!("{path}/x"), "").parent().unwrap().display().to_string();
+        let (srv, a, b, other) = (at("srv"), at("srv/a"), at("srv/a/b"), at("srvx"));
+        let line = |id: u32, parent: u32, point: &str| format!("{id} {parent} 8:{id} / {point} rw - ext4 /dev/x rw\n");
+        // Numbers are used again: they tell nothing of what came first.
+        let table = [line(20, 1, "/"), line(30, 20, &a), line(25, 30, &b), line(28, 20, &other)].concat();
+        t.file("proc/self/mountinfo", &table);
+        let seen = |point: &str| below(&t.root(), Path::new(point)).iter().map(|m| m.id).collect::<Vec<_>>();
+        assert_eq!([seen(&srv), seen(&a), seen(&b), seen("/no/such")], [vec![30, 25], vec![25], vec![], vec![]]);
+        // Something came over it.
+        t.file("proc/self/mountinfo", &(table + &line(22, 20, &srv)));
+        assert_eq!((seen(&srv), seen(&t.0.display().to_string())), (vec![], vec![28, 22]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::disks::{directive, id};
+use crate::disks::{HOLD, directive, id};
 use crate::fakeaws::{Fault, FaultKind};
 use crate::lab::{How, Lab, Run, once};
 use crate::loops::{lab, mounts};
@@ -162,6 +162,24 @@ fn a_parent_whose_domain_fails_takes_its_child_along_which_goes_first() {
 }
 
 #[test]
+fn what_a_run_that_was_killed_left_is_put_back_in_order() {
+    // Who claims first is chance, and with it the order in the journal.
+    for round in 0..3 {
+        let Some((lab, _loops)) = lab(2) else { return };
+        let volumes = [x(1, "/srv/a/b", "", &format!("{{ {HOLD}; }}")), x(2, "/srv/a", "", "true")];
+        let running = lab.start(&text(&[domain("d", "", &volumes)]), once());
+        lab.until_file("first");
+        running.signal("KILL");
+        drop(running);
+        let run = lab.run(&text(&[domain("d", "", &[])]), once());
+        clean_up(&lab);
+        run.ends(0, &[&format!("{} detached", id(1)), &format!("{} detached", id(2))]);
+        assert!(!run.log.contains("cannot be put back"), "{round}: {run}");
+        rolled_back(&lab, &run);
+    }
+}
+
+#[test]
 fn a_child_that_is_not_critical_fails_alone() {
     let Some((lab, _loops)) = lab(2) else { return };
     let all = [
@@ -220,7 +238,7 @@ fn a_mount_over_one_of_ours_is_an_error() {
 #[test]
 fn a_child_that_stays_when_its_parent_is_released_is_a_mistake_in_the_config() {
     let lab = Lab::new();
-    let parent = x(2, "/srv/a", r#"release: ["stopping", "interrupted"]"#, "true");
+    let parent = x(2, "/srv/a/", r#"release: ["stopping", "interrupted"]"#, "true");
     for (release, code) in [
         ("critical: true", 2),
         (r#"release: ["interrupted"]"#, 2),
