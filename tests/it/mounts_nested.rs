@@ -244,7 +244,8 @@ fn a_child_that_stays_when_its_parent_is_released_is_a_mistake_in_the_config() {
         (r#"release: ["interrupted"]"#, 2),
         (r#"release: ["interrupted", "stopping", "failed"]"#, 0),
     ] {
-        let all = [domain("a", "", &[x(1, "/srv/a/b", release, "true")]), domain("z", "", &[parent.clone()])];
+        let all =
+            [domain("a", "", &[x(1, "/srv/a/b", release, "true")]), domain("z", "", std::slice::from_ref(&parent))];
         let file = lab.file("config", &text(&all));
         let mut check = Command::new(env!("CARGO_BIN_EXE_ec2fleetd"));
         let out = check.arg("--check").arg(format!("--userdata={}", file.display())).output().unwrap();
