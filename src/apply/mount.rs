@@ -79,8 +79,14 @@ impl DomainRun {
     fn is_its_disk(&self, a: &Acquired, point: &Path, scope: &Scope) -> Result<(), String> {
         let root = &self.shared.root;
         let disk = self.disk_of(&a.volume_id, scope).map_err(|f| f.text)?;
-        let there = mounting::at(root, point);
-        if there.is_none_or(|there| disk.is_some_and(|disk| mounting::is_of(root, &there, &disk))) {
+        let is_it = match (mounting::at(root, point), disk) {
+            (None, _) => true,
+            (_, None) => false,
+            // The number of btrfs is of no device, and the name that it shows may be one of before.
+            (Some(there), Some(disk)) if there.number.0 == 0 => disk == a.disk,
+            (Some(there), Some(disk)) => mounting::is_of(root, &there, &disk),
+        };
+        if is_it {
             return Ok(());
         }
         mounting::unmount(point)
