@@ -12,14 +12,52 @@ use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::AttachmentState;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
+use crate::sys::Root;
 use crate::sys::block::{self, NameSnapshot, Named, Pace};
+use crate::sys::holders::{Alone, Holder, holders};
+use crate::sys::mounts::StillHeld;
 
 /// How long a disk may take before the API is asked about it; most are there within 2 s.
 const LATE: Duration = Duration::from_secs(3);
 /// How long a disk may take to answer until it is looked whether a better one is there: this one may be dead.
 const SILENT: Duration = Duration::from_secs(60);
 
+/// A disk from which everything is unmounted, before it is detached.
+#[derive(Debug, Default)]
+pub(super) struct Vacated {
+    /// `None`: it is not here.
+    pub(super) disk: Option<PathBuf>,
+    /// We hold it, so that nobody else can mount it. `None`: it lives on unseen (a lazy unmount).
+    pub(super) alone: Option<Alone>,
+}
+
+impl Vacated {
+    /// EC2 waits for this machine to let go of it: we do, and say who else does not.
+    pub(super) fn busy(&mut self, root: &Root, scope: &Scope) -> String {
+        if let Some(alone) = self.alone.take() {
+            alone.let_go(scope);
+        }
+        let holders = self.disk.as_deref().map_or_else(Vec::new, |disk| holders(root, disk));
+        match holders.as_slice() {
+            [] => "something on this machine still holds it".to_owned(),
+            _ => holders.iter().map(Holder::to_string).collect::<Vec<_>>().join("; "),
+        }
+    }
+}
+
 impl DomainRun {
+    /// Whether nobody has come to use the disk since it was vacated. With serials (NVMe) it is held until it is gone. Xen's
+    /// kernel does not let go of a disk that anybody has open: there it is only looked at.
+    pub(super) fn is_vacant(&self, vacated: &mut Vacated, scope: &Scope) -> Result<(), StillHeld> {
+        if self.has_serials() {
+            return Ok(());
+        }
+        let (Some(alone), Some(disk)) = (vacated.alone.take(), vacated.disk.clone()) else { return Ok(()) };
+        alone.let_go(scope);
+        let holders = holders(&self.shared.root, &disk);
+        if holders.is_empty() { Ok(()) } else { Err(StillHeld { device: disk, cause: None, holders }) }
+    }
+
     /// Waits until the disk of `id`, attached as `device`, can be read. `before` is what had names before our claim;
     /// `None`: it was attached before this run.
     pub(crate) fn wait_for_disk(

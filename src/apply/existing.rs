@@ -37,6 +37,7 @@ impl DomainRun {
             if let Some(by) = v.tag(tags::SUPERSEDED_BY).filter(|_| !std::mem::replace(&mut warned, true)) {
                 log::warn!("{}: {id} was moved: it has become {by}, and its own data is that of before", d.path);
             }
+            self.may_be_mounted(d, &format!("cannot use {id}"), v.multi_attach)?;
             let facts = self.shared.facts();
             match volumes::standing(&v, &facts.instance_id, &facts.zone) {
                 Standing::Absent(why) => {

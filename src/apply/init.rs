@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::mount::Mounted;
 use super::record::Read;
 use super::volume::Acquired;
 use super::{DomainRun, Failure, lock};
@@ -94,8 +95,14 @@ impl DomainRun {
             self.judge_marks(self.mark_committed(scope), undo, &mut problems);
         }
         if problems.critical.is_none() {
-            self.commit();
-            self.leftovers(&read);
+            problems.critical = self.may_commit(scope).err();
+        }
+        match problems.critical.take() {
+            Some((path, f)) => problems.critical = Some((path, self.fails_its_group(f))),
+            None => {
+                self.commit();
+                self.leftovers(&read);
+            }
         }
         problems
     }
@@ -167,6 +174,8 @@ impl DomainRun {
     fn finish(&self, d: &VolumeDirective, end: &Result<Acquired, Failure>, scope: &Scope) -> Result<(), Failure> {
         let a = end.as_ref().map_err(Clone::clone)?;
         scope.check().map_err(|h| Failure::halted(format!("commands for {} were not run", a.volume_id), h))?;
+        self.until_parent_stands(d, scope)
+            .map_err(|f| Failure { text: format!("cannot mount {}: {f}", a.volume_id), ..f })?;
         // Commands of those before it may have taken long.
         let disk = self.disk_of(&a.volume_id, scope)?;
         let disk = disk.ok_or_else(|| Failure::new(format!("the disk of {} is not here any more", a.volume_id)))?;
@@ -177,9 +186,21 @@ impl DomainRun {
         let a = &Acquired { disk, ..a.clone() };
         self.uses(d, a);
         let mounted = d.mount.as_ref().map(|m| self.mount(d, m, a, scope)).transpose()?;
-        if !self.shared.exec_enabled {
-            return Ok(());
+        if self.shared.exec_enabled {
+            self.volume_commands(d, a, mounted, scope)?;
         }
+        // What stands on its mount may come now.
+        self.mount_is_up(d);
+        Ok(())
+    }
+
+    fn volume_commands(
+        &self,
+        d: &VolumeDirective,
+        a: &Acquired,
+        mounted: Option<Mounted>,
+        scope: &Scope,
+    ) -> Result<(), Failure> {
         let mut values = self.values();
         if let Some(mounted) = mounted {
             (values.mount_path, values.fstype) = (Some(mounted.path), Some(mounted.fstype));
@@ -218,6 +239,7 @@ impl DomainRun {
         log::warn!("{path} failed and is passed over (it is not critical): {f}");
         problems.passed_over.push(format!("{path} (not critical): {f}"));
         problems.left.extend(self.roll_back(Some(path), &undo()));
+        self.mount_is_down(path);
     }
 
     fn records(

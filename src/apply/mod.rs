@@ -25,6 +25,7 @@ pub(crate) mod marks;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
+pub(crate) mod nested;
 pub(crate) mod pool;
 pub(crate) mod progress;
 pub(crate) mod record;
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) configs: OnceLock<Vec<Arc<Domain>>>,
     /// Volumes that journals of other domains name, and that are about to be put back.
     pub(crate) owed: Mutex<BTreeSet<String>>,
+    /// The mounts of all domains, where these stand on each other.
+    pub(crate) nested: nested::Nested,
     /// For `pool-pref: random` and jitter.
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
@@ -217,7 +220,7 @@ impl DomainRun {
             written: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),
-            abandoned: Arc::default(),
+            abandoned: shared.nested.abandoned(&config.name),
             snapshots: snapshot::State::default(),
             committed_at: Mutex::default(),
             rolled_back: Mutex::default(),
@@ -279,6 +282,7 @@ impl DomainRun {
 
     /// What runs beside the caller need not go on.
     pub(crate) fn abandon(&self) {
+        self.shared.nested.lost(&self.config.name);
         self.abandoned.store(true, Ordering::Relaxed);
     }
 }

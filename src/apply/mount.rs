@@ -44,6 +44,10 @@ impl DomainRun {
             log::info!("{}: {} is mounted at {} already", m.key, a.volume_id, m.path);
             return Ok(mounted(&there.kind));
         }
+        // It must not come over a disk whose mount stands on this one.
+        if let Some(hidden) = self.would_hide(d, m) {
+            return Err(failed(format!("it would hide {hidden}: unmount that first")));
+        }
         let found = self.file_system(d, m, a, scope)?;
         self.with_volume(&d.path, |h| h.unused = None);
         if let Some(wanted) = m.fstype.as_deref().filter(|w| !agree(w, found.kind)) {
@@ -76,8 +80,14 @@ impl DomainRun {
     fn is_its_disk(&self, a: &Acquired, point: &Path, scope: &Scope) -> Result<(), String> {
         let root = &self.shared.root;
         let disk = self.disk_of(&a.volume_id, scope).map_err(|f| f.text)?;
-        let there = mounting::at(root, point);
-        if there.is_none_or(|there| disk.is_some_and(|disk| mounting::is_of(root, &there, &disk))) {
+        let is_it = match (mounting::at(root, point), disk) {
+            (None, _) => true,
+            (_, None) => false,
+            // The number of btrfs is of no device, and the name that it shows may be one of before.
+            (Some(there), Some(disk)) if there.number.0 == 0 => disk == a.disk,
+            (Some(there), Some(disk)) => mounting::is_of(root, &there, &disk),
+        };
+        if is_it {
             return Ok(());
         }
         mounting::unmount(point)

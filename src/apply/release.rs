@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::disk::Vacated;
 use super::hold::{Done, Origin, VolumeHold};
 use super::volume::Acquired;
 use super::{DomainRun, lock};
@@ -86,14 +87,16 @@ impl DomainRun {
         Some((d, d.release.as_ref().filter(|r| r.on.contains(&event))?))
     }
 
-    /// Releases the volumes that `event` releases, in the reverse order of the directives: unmounts them within `unmount`
+    /// Releases the volumes that `event` releases, in the reverse order of their mounts: unmounts them within `unmount`
     /// and detaches them within `detach`. What could not be released, in words.
     pub(crate) fn release(&self, event: Event, unmount: &Scope, detach: &Scope) -> Vec<String> {
         if !self.tasks(event).volumes {
             return Vec::new();
         }
         let mut volumes = lock(&self.in_use).clone();
-        volumes.sort_by_key(|u| std::cmp::Reverse(u.index));
+        // What was mounted last goes first.
+        let place = |u: &InUse| self.config.volumes.iter().position(|d| d.index == u.index);
+        volumes.sort_by_key(|u| std::cmp::Reverse(place(u)));
         // The last tags of the commit must not be written on what is another's by then.
         let patience = unmount.within(TAGS.min(unmount.remaining() / 4));
         while self.has_tags_to_write() && patience.sleep(Duration::from_millis(50)).is_ok() {}
@@ -102,11 +105,15 @@ impl DomainRun {
         let mut left = Vec::new();
         lock(&self.in_use).iter_mut().for_each(|u| u.announced = false);
         let going: Vec<_> = volumes.iter().filter_map(|u| Some((u, self.released(u, event)?))).collect();
+        self.will_unmount(&going.iter().map(|(_, (d, _))| d.path.as_str()).collect::<Vec<_>>());
         for (i, (u, (d, release))) in going.iter().enumerate() {
             // One that takes all its time does not take that of those after it.
+            self.until_nothing_stands_on(&d.path, unmount);
             let part = |scope: &Scope| scope.within(share(scope.remaining(), going.len() - i));
             let (unmount, detach) = (part(unmount), part(detach));
-            match self.release_one(d, u, release.lazy, &unmount, &detach) {
+            let end = self.release_one(d, u, release.lazy, &unmount, &detach);
+            self.unmount_was_tried(&d.path);
+            match end {
                 Ok(()) => self.uses_no_more(Some(&d.path)),
                 Err(what) => {
                     // It is its own still.
@@ -147,14 +154,15 @@ impl DomainRun {
         let root = &self.shared.root;
         // What had its name once may be another one's disk by now.
         let disk = self.disk_of(id, unmount);
-        match disk.map_err(|f| format!("{id} stays attached: which disk it is cannot be told: {f}"))? {
+        let vacated = match disk.map_err(|f| format!("{id} stays attached: which disk it is cannot be told: {f}"))? {
             // Whoever mounted it: the config says that the volume goes.
             Some(disk) => match mounts::unmount_all(root, &disk, &MountSet::default(), unmount) {
-                Ok(()) => {}
+                Ok(alone) => Vacated { disk: Some(disk), alone: Some(alone) },
                 Err(held) if !lazy => return Err(format!("{id} stays attached: {held}")),
                 Err(held) => {
                     log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
                     mounts::unmount_lazily(root, &disk).map_err(|e| format!("{id} stays attached: {e}"))?;
+                    Vacated { disk: Some(disk), alone: None }
                 }
             },
             None => {
@@ -164,8 +172,10 @@ impl DomainRun {
                     return Ok(());
                 }
                 log::warn!("{}: {id} is attached, but this machine shows no disk of it: nothing is unmounted", d.path);
+                Vacated::default()
             }
-        }
+        };
+        self.mount_is_down(&d.path);
         let now = self.shared.time_tag();
         // A hint: the volume goes without it too.
         if !u.announced
@@ -183,7 +193,7 @@ impl DomainRun {
             attached: Done::Yes,
             ..self.new_hold(d, Origin::Claimed, d.device.as_deref().unwrap_or("its device"))
         };
-        match self.detach(&hold, id, detach)? {
+        match self.detach(&hold, id, vacated, detach)? {
             Some(holder) => log::info!("{}: {id} is released; {holder}", d.path),
             None => log::info!("{}: {id} is released", d.path),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::disk::Vacated;
 use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure};
 use crate::aws::ec2::AttachmentState;
@@ -21,6 +22,8 @@ use crate::sys::mounts::{self, MountSet};
 
 /// How often an exact DELETE that was refused is tried again when a look says that the record is still ours.
 const RECORD_TRIES: usize = 4;
+/// How long EC2 may say that a disk is busy which we have let go of.
+const BUSY: Duration = Duration::from_secs(5);
 /// How often EC2 is asked again to delete a volume that it did not find, but may have made a moment ago.
 const UNSEEN_ROUNDS: u32 = 4;
 
@@ -31,6 +34,10 @@ impl DomainRun {
         self.renounce(key);
         let mut left = Vec::new();
         let holds = self.to_roll_back(key);
+        let leaving = key.is_none().then(|| self.leaves());
+        if leaving.is_some() {
+            self.will_unmount(&holds.iter().map(Hold::key).collect::<Vec<_>>());
+        }
         // Whatever happens to the records, half of the time is the volumes'.
         let volumes = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
         // And whatever happens to these, the address has some.
@@ -43,17 +50,22 @@ impl DomainRun {
                     self.forget_written(r);
                     self.restore_record(r, &for_records)
                 }
-                Hold::Volume(v) => match self.release_volume(v, for_volumes) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => {
-                        self.ledger(|l| {
-                            l.held.retain(|h| *h != hold);
-                            l.inherited.push(hold);
-                        });
-                        continue;
+                Hold::Volume(v) => {
+                    self.until_nothing_stands_on(&v.key, for_volumes);
+                    let end = self.release_volume(v, for_volumes);
+                    self.unmount_was_tried(&v.key);
+                    match end {
+                        Ok(true) => Ok(()),
+                        Ok(false) => {
+                            self.ledger(|l| {
+                                l.held.retain(|h| *h != hold);
+                                l.inherited.push(hold);
+                            });
+                            continue;
+                        }
+                        Err(what) => Err(what),
                     }
-                    Err(what) => Err(what),
-                },
+                }
                 Hold::Address(a) => {
                     self.forget_address();
                     self.disassociate(a, scope)
@@ -177,9 +189,10 @@ impl DomainRun {
         }
         let mut used = None;
         if attached {
-            self.let_go(v, &id, scope)?;
+            let vacated = self.let_go(v, &id, scope)?;
+            self.mount_is_down(&v.key);
             used = Some(self.restore_tags(v, &id, &scope.within(scope.remaining() / 4))?);
-            if let Some(holder) = self.detach(v, &id, scope)? {
+            if let Some(holder) = self.detach(v, &id, vacated, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(true);
             }
@@ -245,14 +258,15 @@ impl DomainRun {
     }
 
     /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
-    pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<(), String> {
+    pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Vacated, String> {
         self.shared.runner.end_group(&v.key, scope);
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
         let disk = self.disk_now(v, id, scope).map_err(|f| stays(&format!("which disk it is cannot be told: {f}")))?;
-        let Some(disk) = disk else { return Ok(()) };
+        let Some(disk) = disk else { return Ok(Vacated::default()) };
         // Commands run when the disk was seen: before that, nothing on it is theirs.
         let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
-        mounts::unmount_all(&self.shared.root, &disk, before, scope).map_err(|held| stays(&held))
+        let alone = mounts::unmount_all(&self.shared.root, &disk, before, scope).map_err(|held| stays(&held))?;
+        Ok(Vacated { disk: Some(disk), alone: Some(alone) })
     }
 
     /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's. What was made and
@@ -292,15 +306,24 @@ impl DomainRun {
         Ok(now)
     }
 
-    /// Detaches it. What is given says who has it by now, if that is another instance.
-    pub(super) fn detach(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Option<String>, String> {
+    /// Detaches it; nobody can mount its disk meanwhile. What is given says who has it by now, if that is another
+    /// instance.
+    pub(super) fn detach(
+        &self,
+        v: &VolumeHold,
+        id: &str,
+        mut vacated: Vacated,
+        scope: &Scope,
+    ) -> Result<Option<String>, String> {
         let facts = self.shared.facts();
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
         let mut pause = Duration::from_millis(250);
         let mut asked = false;
+        let mut busy: Option<Scope> = None;
         loop {
             if !asked {
+                self.is_vacant(&mut vacated, scope).map_err(|held| stays(&held))?;
                 match self.detach_from(id, me, &Still::always(), scope) {
                     Ok(()) => asked = true,
                     // It was detached already, by an earlier try or by somebody else.
@@ -317,7 +340,14 @@ impl DomainRun {
                 Some(now)
                     if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) =>
                 {
-                    return Err(stays(&"EC2 says busy: something on this machine still holds it"));
+                    // If it is what we hold, or what somebody has for a moment, it goes now.
+                    let who = vacated.busy(&self.shared.root, scope);
+                    if busy.is_none() {
+                        log::warn!("{id}: EC2 says busy: {who}");
+                    }
+                    if busy.get_or_insert_with(|| scope.within(BUSY)).check().is_err() {
+                        return Err(stays(&format!("EC2 says busy: {who}")));
+                    }
                 }
                 Some(now) => match standing(&now, me, &facts.zone) {
                     Standing::Here(_) | Standing::Changing(_) => {}

@@ -40,8 +40,7 @@ impl DomainRun {
             return;
         }
         let scope = &scope.within(SETTLE).early();
-        // Last in, first out.
-        for hold in inherited.into_iter().rev() {
+        for hold in self.last_in_first_out(inherited) {
             let wanted = match &hold {
                 Hold::Record(r) => Ok(self.record_names().contains(&(r.zone.clone(), r.name.clone()))),
                 Hold::Volume(v) => self.is_wanted(v, scope),
@@ -60,7 +59,7 @@ impl DomainRun {
     /// Puts back whatever is inherited still. What could not be is returned.
     pub(crate) fn settle_rest(&self, scope: &Scope) -> Vec<String> {
         let inherited = lock(&self.ledger).inherited.clone();
-        inherited.into_iter().rev().filter_map(|hold| self.put_back(hold, scope).err()).collect()
+        self.last_in_first_out(inherited).into_iter().filter_map(|hold| self.put_back(hold, scope).err()).collect()
     }
 
     /// Whether a directive of this config will take the volume up, or claim it again.
@@ -177,9 +176,9 @@ impl DomainRun {
         };
         if here {
             log::info!("{id}, which an earlier run attached, is put back: this config has no use for it");
-            self.let_go(v, &id, scope)?;
+            let vacated = self.let_go(v, &id, scope)?;
             self.restore_tags(v, &id, scope)?;
-            if let Some(holder) = self.detach(v, &id, scope)? {
+            if let Some(holder) = self.detach(v, &id, vacated, scope)? {
                 log::warn!("{id} is another's by now and left alone: {holder}");
                 return Ok(true);
             }

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::volume::Acquired;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, SnapshotState};
-use crate::aws::{ApiError, Class, Still};
+use crate::aws::{ApiError, Class, Lapsed, Still};
 use crate::config::{self, VolumeDirective};
 use crate::model::Event;
 use crate::parallel;
@@ -261,7 +261,14 @@ impl DomainRun {
     fn delete_too_many(&self, path: &str, old: &[&Snapshot], scope: &Scope) {
         for s in old {
             let id = s.id.as_str();
-            match self.delete_owned_snapshot(id, &Still::always(), scope) {
+            // The one before it may have taken long.
+            let ask =
+                |scope: &Scope| match self.has_serials() && !matches!(self.disk_of(&s.volume_id, scope), Ok(Some(_))) {
+                    true => Err(Lapsed::Changed(format!("{} is not attached to this instance any more", s.volume_id))),
+                    false => Ok(()),
+                };
+            match self.delete_owned_snapshot(id, &Still::while_(&ask), scope) {
+                Err(e) if e.class() == Class::Lapsed => return,
                 Ok(()) => {
                     log::info!("{path}: deleted {id}, a snapshot of {}: enough newer ones are there", s.volume_id)
                 }
@@ -300,13 +307,19 @@ impl DomainRun {
         // Names of disks move: what is written out and frozen is what is the volume's disk now.
         let disk = self.disk_of(id, scope).inspect_err(|f| log::warn!("{}: not frozen: {f}", d.path)).ok().flatten();
         // So that the freeze itself is short. What cannot be written out in time would only be frozen for longer.
-        let written = |disk: &PathBuf| freeze::sync(&self.shared.root, disk, &scope.within(scope.remaining() / 2));
-        let to_freeze = disk.as_ref().filter(|disk| written(disk));
-        if disk.is_some() && to_freeze.is_none() {
+        let written = |disk: PathBuf| freeze::sync(&self.shared.root, &disk, &scope.within(scope.remaining() / 2));
+        let synced = disk.map(written);
+        if synced == Some(false) {
             log::warn!("{}: what is written to {id} takes too long to get onto the disk: not frozen", d.path);
         }
         let mut last = None;
         for _ in 0..TRIES {
+            if last.is_some()
+                && let Err(f) = self.still_holds(id, scope)
+            {
+                log::warn!("{}: no snapshot of {id} is asked for again: {f}", d.path);
+                break;
+            }
             // What happens at intervals is no part of the transaction, and there is no end to it.
             if event.is_some() {
                 let noted: Vec<_> = all.iter().map(|(k, v)| json!({ "Key": k, "Value": v })).collect();
@@ -314,7 +327,7 @@ impl DomainRun {
                 let param = json!({ "VolumeId": id, "Description": description, "TagSpecifications": spec });
                 self.note_call("create_snapshot", param);
             }
-            match self.create_frozen(d, id, to_freeze, &description, &all, scope) {
+            match self.create_frozen(d, id, synced == Some(true), &description, &all, scope) {
                 Ok(s) => return Ok(self.begun(d, s, why)),
                 Err(e) if matches!(e.class(), Class::Halted(Halt::Stopped(_))) => return Err(e),
                 Err(e) if e.may_have_worked() => {
@@ -342,12 +355,13 @@ impl DomainRun {
         &self,
         d: &VolumeDirective,
         id: &str,
-        disk: Option<&PathBuf>,
+        freezing: bool,
         description: &str,
         tags: &[(&str, &str)],
         scope: &Scope,
     ) -> Result<Snapshot, ApiError> {
-        let freeze = |disk: &PathBuf| freeze::freeze(&self.shared.root, disk, &d.path, GUARDED, &scope.within(FROZEN));
+        let disk = if freezing { self.disk_of(id, scope).ok().flatten() } else { None };
+        let freeze = |disk: PathBuf| freeze::freeze(&self.shared.root, &disk, &d.path, GUARDED, &scope.within(FROZEN));
         let frozen = disk.map(freeze);
         let end = self.shared.aws.create_snapshot(&scope.within(FROZEN), id, description, tags);
         // Said only now: who knows what a log is written to.

@@ -180,6 +180,10 @@ impl DomainRun {
                     Arc::make_mut(&mut read.volumes).retain(|v| v.id != found.volume_id);
                 }
             }
+            if source.makes() && create::is_multi_attach(d) {
+                let what = format!("create.MultiAttachEnabled is set for source {}", source.letter());
+                self.may_be_mounted(d, &what, true)?;
+            }
             let certain = doubted.is_empty();
             let end = match source {
                 Source::Existing => self.source_existing(d, &read.volumes, scope),
@@ -206,6 +210,36 @@ impl DomainRun {
         Err(Failure::new(format!("no volume to be had ({})", tried.join("; "))))
     }
 
+    /// A file system is for one instance at a time: what several may have is not mounted, and not even attached for it.
+    pub(super) fn may_be_mounted(&self, d: &VolumeDirective, what: &str, multi_attach: bool) -> Result<(), Failure> {
+        if d.mount.is_none() || !multi_attach {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{what}: with Multi-Attach several instances may have the volume at the same time, and mounting its file \
+             system on more than one destroys it: leave mount out, or use a volume without Multi-Attach"
+        )))
+    }
+
+    /// Whoever attached it may have made it end with the instance. That is not ours to change: ModifyInstanceAttribute
+    /// cannot be allowed for this alone.
+    fn warn_of_its_end(&self, d: &VolumeDirective, v: &Volume) {
+        let facts = self.shared.facts();
+        let ours = v.attachments.iter().find(|a| a.instance_id == facts.instance_id);
+        if let Some(a) = ours.filter(|a| a.delete_on_termination) {
+            log::error!(
+                "{}: {} is attached with DeleteOnTermination: EC2 deletes it with all its data when this instance is \
+                 terminated. To keep it, run: aws ec2 modify-instance-attribute --region {} --instance-id {} \
+                 --block-device-mappings '[{{\"DeviceName\":\"{}\",\"Ebs\":{{\"DeleteOnTermination\":false}}}}]'",
+                d.path,
+                v.id,
+                facts.region,
+                facts.instance_id,
+                a.device
+            );
+        }
+    }
+
     /// A volume that is attached here already is used as it is.
     pub(crate) fn use_found(
         &self,
@@ -215,6 +249,10 @@ impl DomainRun {
         scope: &Scope,
     ) -> Result<Acquired, Failure> {
         let volume = read.iter().find(|v| v.id == found.volume_id);
+        if let Some(v) = volume {
+            self.may_be_mounted(d, &format!("cannot use {}", v.id), v.multi_attach)?;
+            self.warn_of_its_end(d, v);
+        }
         let owner = volume.and_then(|v| v.tag(tags::OWNER));
         let transit = volume.and_then(|v| v.tag(tags::IN_TRANSIT));
         let mine = owner == Some(self.shared.facts().instance_id.as_str());

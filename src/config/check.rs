@@ -171,6 +171,7 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
         let notify = r.array(&o, "notify").into_iter().filter_map(|(p, n)| notify::directive(r, n, p)).collect();
         domains.push(Domain { name: p.key.clone(), critical, volumes, address, records, exec, notify });
     }
+    devices.nested(r);
     domains
 }
 

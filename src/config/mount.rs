@@ -3,7 +3,7 @@
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{Release, exec};
+use super::{Release, VolumeDirective, exec};
 use crate::model::Event;
 
 const KEYS: [&str; 10] = ["path", "fstype", "options", "format", "label", "owner", "group", "mode", "fsck", "grow"];
@@ -100,6 +100,24 @@ fn label_problem(fstype: &str, label: &str) -> Option<LabelProblem> {
 /// The file system that is made where the config names none.
 const DEFAULT_FSTYPE: &str = "ext4";
 
+/// Why `below`, on whose mount that of `own` stands, could not be released: the events on which `own` stays. `None`: there
+/// are none.
+pub(crate) fn unreleased(own: &VolumeDirective, below: &VolumeDirective) -> Option<String> {
+    let on = |d: &VolumeDirective| d.release.clone().map_or_else(Vec::new, |r| r.on);
+    let kept = on(own);
+    let missing: Vec<&str> = on(below).into_iter().filter(|e| !kept.contains(e)).map(Event::name).collect();
+    let (path, under) = (&own.mount.as_ref()?.path, &below.mount.as_ref()?.path);
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} stands on {} ({}), which is released on {}: release must name that here too",
+            quoted(path),
+            quoted(under),
+            below.path,
+            missing.join(" and ")
+        )
+    })
+}
+
 /// Reads `o.mount`.
 pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {
     let key = o.path_of("mount");
@@ -173,13 +191,14 @@ pub(super) fn release(r: &mut Reader, o: &Object<'_>, keys: &[&str]) -> Option<R
     Some(Release { on, lazy })
 }
 
-/// An absolute path that says where it leads: no `.`, no `..`, no final slash.
+/// An absolute path that says where it leads: no `.`, no `..`. A final slash says nothing.
 fn point(r: &mut Reader, m: &Object<'_>) -> Option<String> {
     let text = r.required_string(m, "path")?;
     let node = m.get("path")?;
+    let path = text.strip_suffix('/').unwrap_or(text);
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    if text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain)) {
-        return Some(text.to_owned());
+    if path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain)) {
+        return Some(path.to_owned());
     }
     r.problem(&m.path_of("path"), node.at, format!("{} is not an absolute path, such as /data", quoted(text)));
     None

@@ -1,6 +1,7 @@
 //! `attach-volume`.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::to_json;
@@ -48,10 +49,26 @@ pub(super) struct Devices {
     asked: HashMap<String, String>,
     /// Mount point to the key that names it.
     points: HashMap<String, String>,
+    /// The directives with a mount, and where it stands in the text.
+    mounted: Vec<(usize, VolumeDirective)>,
     /// How long init may take.
     pub(super) init: Duration,
     /// What they have together.
     pub(super) shared: Shared,
+}
+
+impl Devices {
+    /// A mount that stands on another one has to go on every event on which that one does.
+    pub(super) fn nested(&self, r: &mut Reader) {
+        let path = |d: &VolumeDirective| d.mount.as_ref().map(|m| PathBuf::from(&m.path)).unwrap_or_default();
+        for (at, own) in &self.mounted {
+            let below = self.mounted.iter().map(|(_, d)| d).filter(|d| path(d) != path(own));
+            let nearest = below.filter(|d| path(own).starts_with(path(d))).max_by_key(|d| path(d).components().count());
+            if let Some(text) = nearest.and_then(|below| mount::unreleased(own, below)) {
+                r.problem(&format!("{}.release", own.path), *at, text);
+            }
+        }
+    }
 }
 
 /// All of a domain.
@@ -71,6 +88,7 @@ pub(super) fn directives(r: &mut Reader, domain: &Object<'_>, devices: &mut Devi
                 r.problem(&m.key, node.at, format!("{} is where {first} is mounted too", quoted(&m.path)));
             } else {
                 devices.points.insert(m.path.clone(), m.key.clone());
+                devices.mounted.push((node.at, directive.clone()));
             }
         }
         // A volume that is found by its id alone is known without a device.

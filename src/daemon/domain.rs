@@ -162,6 +162,7 @@ impl Domain {
     /// and then nothing is released; at maintenance, which may be long ahead, also a release that does not come to its
     /// end. `false`: something of it failed.
     pub(crate) fn leave(&self, event: Event, time: Time, stop: Option<&Stop>) -> bool {
+        let _leaving = self.run.leaves();
         let phases = self.phases(event, time);
         let clock = &self.context.shared.clock;
         let until = |d| Scope::new(clock, d, None);

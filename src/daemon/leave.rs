@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::{Domain, Time, each};
-use super::{Daemon, MESSAGES, Outcome, UNHURRIED, incomplete, join, names};
+use super::{Daemon, MESSAGES, Outcome, UNHURRIED, incomplete, join, names, names_of};
 use crate::apply::lock;
 use crate::config::Transition;
 use crate::log::in_domain;
@@ -57,6 +57,7 @@ impl Daemon {
         let news = domains.iter().filter(|d| self.is_news(d));
         let mut background: Vec<_> = news.flat_map(|d| d.send_messages(Event::Failed, &messages)).collect();
         self.take_time(domains, Event::Failed);
+        self.context.shared.nested.leaving(&names_of(domains));
         for d in domains.iter().map(|d| Arc::clone(d)) {
             let work = move || {
                 in_domain(d.name(), || d.leave(Event::Failed, UNHURRIED, None));
@@ -84,6 +85,7 @@ impl Daemon {
                 let messages = Scope::new(&self.context.shared.clock, MESSAGES, None);
                 let background = all.iter().flat_map(|d| d.send_messages(Event::Stopping, &messages)).collect();
                 self.take_time(&all, Event::Stopping);
+                self.context.shared.nested.leaving(&names_of(&all));
                 each(&all, |d| d.leave(Event::Stopping, UNHURRIED, None));
                 join(background);
                 self.say("stopped");
@@ -128,6 +130,7 @@ impl Daemon {
         let scope = Scope::new(clock, budget, None);
         let mut background: Vec<_> = all.iter().flat_map(|d| d.send_messages(event, &scope)).collect();
         let hurry = (event == Event::Terminating).then_some(&self.hurry);
+        self.context.shared.nested.leaving(&names_of(all));
         let ends = each(all, |d| d.leave(event, Time::Announced(budget), hurry));
         let hurried = hurry.is_some_and(|h| h.get().is_some());
         if !hurried {

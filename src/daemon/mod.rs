@@ -306,6 +306,7 @@ impl Daemon {
         let undo = || Scope::new(&scope.clock, self.roll_back_budget(), None);
         let addresses = domains.iter().filter(|d| d.config.address.is_some()).count();
         self.context.shared.addresses_to_come.store(addresses, Ordering::Relaxed);
+        self.context.shared.nested.only(&names_of(domains));
         let ends = each(domains, |d| d.run.init(scope, &undo));
         let mut left = Vec::new();
         let mut lost = Vec::new();
@@ -354,6 +355,7 @@ impl Daemon {
         let clock = &self.context.shared.clock;
         self.notifier.extend_timeout(clock.real(ROLL_BACK + WAY_OUT_COMMAND));
         let scope = Scope::new(clock, self.roll_back_budget(), None);
+        self.context.shared.nested.leaving(&names_of(&lost));
         let mut left = Vec::new();
         for (d, kept) in lost.iter().zip(each(&lost, |d| d.run.roll_back(None, &scope))) {
             for l in kept {
@@ -415,8 +417,12 @@ fn incomplete(done: &str, left: &[String]) -> Outcome {
     Outcome::Incomplete
 }
 
+fn names_of<'a>(domains: &[&'a Arc<Domain>]) -> Vec<&'a str> {
+    domains.iter().map(|d| d.name()).collect()
+}
+
 fn names(domains: &[&Arc<Domain>]) -> String {
-    let names: Vec<&str> = domains.iter().map(|d| d.name()).collect();
+    let names = names_of(domains);
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 

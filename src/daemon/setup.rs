@@ -12,6 +12,7 @@ use time::UtcOffset;
 
 use super::domain::{Context, Domain};
 use super::{Daemon, Outcome, on_failure::Failing};
+use crate::apply::nested::{self, Nested};
 use crate::apply::{Shared, lock, zone::Zones};
 use crate::aws::{Aws, AwsConfig, env::Env};
 use crate::cli::{Args, Input};
@@ -171,9 +172,11 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     );
 
     let runner = Arc::new(Runner::new());
-    let lasting = Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier: notifier.clone() };
-    let context = lasting.context(&args, facts, &Noticed::default());
     let mut config = config;
+    nested::arrange(&mut config.domains, &root, &early).map_err(usage)?;
+    let nested = Nested::of(&config.domains.iter().collect::<Vec<_>>(), &root, &early);
+    let lasting = Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier: notifier.clone(), nested };
+    let context = lasting.context(&args, facts, &Noticed::default());
     let domains = std::mem::take(&mut config.domains).into_iter();
     let domains: Vec<_> = domains.map(|d| Arc::new(Domain::new(&context, Arc::new(d)))).collect();
     let _ = context.shared.configs.set(domains.iter().map(|d| d.config.clone()).collect());
@@ -204,12 +207,13 @@ struct Lasting {
     offset: UtcOffset,
     mounts_before: MountSet,
     notifier: Arc<Notifier>,
+    nested: Nested,
 }
 
 impl Lasting {
     /// What a turn begins with: a transaction with nothing in it.
     fn context(self, args: &Args, facts: Facts, notice: &Noticed) -> Arc<Context> {
-        let Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier } = self;
+        let Lasting { aws, imds, clock, root, runner, offset, mounts_before, notifier, nested } = self;
         let mut seed = [0; 16];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
         let transaction_id = args.transaction_id.clone().unwrap_or_else(|| uuid(seed));
@@ -238,6 +242,7 @@ impl Lasting {
                 exec_enabled: args.exec,
                 offset,
                 mounts_before,
+                nested,
                 notifier,
             }),
         })
@@ -264,6 +269,7 @@ impl Daemon {
             offset: old.offset,
             mounts_before: MountSet::take(&old.root),
             notifier: old.notifier.clone(),
+            nested: Nested::of(&self.domains.iter().map(|d| &*d.config).collect::<Vec<_>>(), &old.root, &early),
         };
         self.domains.iter().for_each(|d| d.run.no_more_snapshots());
         // A thread of before may keep the old one for a while.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::domain::{Domain, Time, each};
 use super::leave::kept;
-use super::{Daemon, MESSAGES, UNHURRIED};
+use super::{Daemon, MESSAGES, UNHURRIED, names_of};
 use crate::apply::lock;
 use crate::config::Transition;
 use crate::model::Event;
@@ -73,6 +73,7 @@ impl Daemon {
         *lock(&self.context.happening) = Some(notice);
         let messages = Scope::new(clock, MESSAGES, None);
         let first: Vec<_> = all.iter().flat_map(|d| d.send_messages(event, &messages)).collect();
+        self.context.shared.nested.leaving(&names_of(&all));
         let ends = each(&all, |d| d.leave(event, time, Some(&self.stop)));
         if self.stop.get().is_some() {
             background.extend(first);

@@ -61,6 +61,12 @@ pub(crate) fn too_small(directive: &VolumeDirective, base: &Base) -> Option<u64>
     (size < base.size).then_some(size)
 }
 
+/// Whether `create` asks for a volume that several instances can have at the same time.
+pub(crate) fn is_multi_attach(directive: &VolumeDirective) -> bool {
+    let asked = directive.create.as_ref().and_then(|c| c.get("MultiAttachEnabled"));
+    asked.is_some_and(|v| v.as_bool().unwrap_or_else(|| v.as_str().is_some_and(|s| s.eq_ignore_ascii_case("true"))))
+}
+
 /// Whether `text` is a client token of ours: the transaction tag of what an instance creates.
 pub(crate) fn is_token(text: &str) -> bool {
     text.strip_prefix("ec2fd-").is_some_and(|t| t.len() == 40)

@@ -10,6 +10,7 @@ pub(crate) mod devices;
 pub(crate) mod format;
 pub(crate) mod members;
 pub(crate) mod moves;
+pub(crate) mod nesting;
 pub(crate) mod on_failure;
 mod order;
 pub(crate) mod records;

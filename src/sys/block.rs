@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use super::announced::Announced;
 use super::disk_tree::DiskTree;
+use super::mounts::Mount;
 use super::{Root, beside, mounts, names_in, read_trimmed};
 use crate::clock::Tick;
 use crate::scope::{Halt, Scope};
@@ -35,6 +36,15 @@ pub(crate) fn find_by_serial(root: &Root, volume_id: &str) -> Option<PathBuf> {
         all.sort_by_cached_key(|d| d.rank(root));
     }
     Some(root.path("/dev").join(all.pop()?.name))
+}
+
+/// Whether what is mounted is on the disk of a volume, and not on that of `/`.
+pub(crate) fn is_volume(root: &Root, mount: &Mount) -> bool {
+    let of_volume = |d: &NvmeDisk| d.is_ebs() && d.serial.starts_with("vol");
+    nvme_disks(root).filter(of_volume).any(|d| {
+        let tree = DiskTree::of(root, &root.path("/dev").join(&d.name));
+        mount.is_on(root, &tree) && !mounts::holds_root(root, &tree)
+    })
 }
 
 /// Whether the EBS volumes of this machine have serials: it has an NVMe disk that is one (on Nitro, the boot disk).

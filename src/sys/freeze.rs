@@ -9,10 +9,10 @@
 //!
 //! The kernel's calls are made by `fsfreeze` of the image (util-linux, busybox): there is no safe way to make them here.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -23,13 +23,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::disk_tree::DiskTree;
+use super::mounted_at::MountedAt;
 use super::mounting::tool;
 use super::mounts::{self, Mount};
 use super::{Root, beside, run_dir, start};
 use crate::scope::Scope;
 
 /// The name under which this executable only guards what is frozen. Arguments: the log's place, the note's path,
-/// milliseconds, the words of the program, `--`, the mount points.
+/// milliseconds, the words of the program, `--`, the file systems.
 pub(crate) const GUARD: &str = "ec2fleetd-freeze";
 
 /// The name under which this executable thaws what runs that are dead have left frozen: units call it when one has
@@ -59,7 +60,7 @@ struct Guard {
     gate: Option<ChildStdin>,
     heard: String,
     program: Vec<PathBuf>,
-    points: Vec<PathBuf>,
+    points: Vec<MountedAt>,
     scope: Scope,
 }
 
@@ -111,8 +112,9 @@ fn note(root: &Root, owner: &str) -> PathBuf {
 pub(crate) fn thaw_left(root: &Root, owner: &str, scope: &Scope) {
     let note = note(root, owner);
     if note.exists() {
+        let root = root.clone();
         let work = move || {
-            thaw_noted(&note, false);
+            thaw_noted(&root, &note, false);
             Ok(())
         };
         if let Err(e) = beside(&scope.within(THAWING), Box::new(work)) {
@@ -125,11 +127,11 @@ pub(crate) fn thaw_left(root: &Root, owner: &str, scope: &Scope) {
 pub(crate) fn thaw_all(root: &Root) {
     let dir = run_dir::own(root);
     // Another daemon may be at it right now.
-    super::names_in(&dir).iter().filter(|n| n.ends_with(".frozen")).for_each(|n| thaw_noted(&dir.join(n), true));
+    super::names_in(&dir).iter().filter(|n| n.ends_with(".frozen")).for_each(|n| thaw_noted(root, &dir.join(n), true));
 }
 
 /// Thaws what is noted; with `dead`, only if its guard does so no more.
-fn thaw_noted(note: &Path, dead: bool) {
+fn thaw_noted(root: &Root, note: &Path, dead: bool) {
     let bytes = std::fs::read(note).unwrap_or_default();
     let mut words = bytes.split(|b| *b == 0);
     let guard = words.next().and_then(|pid| std::str::from_utf8(pid).ok());
@@ -137,10 +139,11 @@ fn thaw_noted(note: &Path, dead: bool) {
     if dead && guard.is_some_and(runs) {
         return;
     }
-    let points: Vec<PathBuf> = words.filter(|p| !p.is_empty()).map(|p| OsString::from_vec(p.to_vec()).into()).collect();
-    let list: Vec<String> = points.iter().map(|p| p.display().to_string()).collect();
+    let points: Vec<MountedAt> =
+        words.filter(|p| !p.is_empty()).map(|p| MountedAt::parse(OsStr::from_bytes(p))).collect();
+    let list: Vec<String> = points.iter().map(|p| p.point.display().to_string()).collect();
     log::warn!("thawing {}: a run that was killed had it frozen", list.join(", "));
-    thaw(&program(), &points, 1);
+    thaw(root, &program(), &points, 1);
     let _ = std::fs::remove_file(note);
 }
 
@@ -155,7 +158,7 @@ pub(crate) fn freeze(root: &Root, node: &Path, owner: &str, most: Duration, scop
     }
     let ours = what_we_write_to(root);
     let points: Vec<PathBuf> = all.into_iter().map(|m| m.point).collect();
-    let points: Vec<PathBuf> = points
+    let points: Vec<MountedAt> = points
         .into_iter()
         .filter(|p| {
             let free = rustix::fs::stat(p).is_ok_and(|s| !ours.contains(&s.st_dev));
@@ -164,6 +167,7 @@ pub(crate) fn freeze(root: &Root, node: &Path, owner: &str, most: Duration, scop
             }
             free
         })
+        .map(MountedAt::new)
         .collect();
     let program = program();
     if points.is_empty() {
@@ -214,7 +218,7 @@ impl Frozen {
         if guard.has_heard(FROZEN) && !guard.hear(THAWED, &scope) {
             let (program, points) = (guard.program.clone(), guard.points.clone());
             let work = move || {
-                thaw(&program, &points, 1);
+                thaw(&Root::from_env(), &program, &points, 1);
                 Ok(())
             };
             let _ = beside(&scope, Box::new(work));
@@ -237,7 +241,7 @@ impl Guard {
     fn start(
         note: &Path,
         program: Vec<PathBuf>,
-        points: Vec<PathBuf>,
+        points: Vec<MountedAt>,
         most: Duration,
         scope: &Scope,
     ) -> io::Result<Guard> {
@@ -250,7 +254,7 @@ impl Guard {
             .arg(millis)
             .args(&program)
             .arg("--")
-            .args(&points)
+            .args(points.iter().map(MountedAt::word))
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -309,10 +313,11 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
     let note = PathBuf::from(args.next().unwrap_or_default());
     let millis = args.next().and_then(|ms| ms.to_str()?.parse().ok()).unwrap_or(0);
     let program: Vec<PathBuf> = args.by_ref().take_while(|word| word != "--").map(PathBuf::from).collect();
-    let points: Vec<PathBuf> = args.map(PathBuf::from).collect();
+    let root = Root::from_env();
+    let points: Vec<MountedAt> = args.map(|word| MountedAt::parse(&word)).collect();
     // It is not on any of them.
     let mut bytes = std::process::id().to_string().into_bytes();
-    points.iter().for_each(|p| bytes.extend([&[0], p.as_os_str().as_bytes()].concat()));
+    points.iter().for_each(|p| bytes.extend([&[0], p.word().as_bytes()].concat()));
     let noted = run_dir::make(note.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::write(&note, bytes));
     let mut frozen = Vec::new();
     if let Err(e) = &noted {
@@ -321,10 +326,12 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
         say(&format!("{} cannot be written: {e}{}", note.display(), run_dir::advice(e)));
     }
     for point in points.into_iter().filter(|_| noted.is_ok()) {
-        match call(&program, "--freeze", &point) {
+        // Something else may be there since it was looked at.
+        let Some(now) = point.now(&root) else { continue };
+        match call(&program, "--freeze", &now) {
             Ok(()) => frozen.push(point),
             Err(Failed { text, certain }) => {
-                say(&format!("{}: {}", point.display(), text.replace('\n', " ")));
+                say(&format!("{}: {}", now.display(), text.replace('\n', " ")));
                 // Somebody else's freeze is not ours to thaw; but one that may have come about is.
                 if !certain {
                     frozen.push(point);
@@ -344,7 +351,7 @@ pub(crate) fn guard(mut args: impl Iterator<Item = OsString>) {
         }
     }
     frozen.reverse();
-    thaw(&program, &frozen, TRIES);
+    thaw(&root, &program, &frozen, TRIES);
     if noted.is_ok() {
         let _ = std::fs::remove_file(&note);
     }
@@ -376,8 +383,13 @@ fn call(program: &[PathBuf], what: &str, point: &Path) -> Result<(), Failed> {
 }
 
 /// Thaws all of these; what cannot be is tried again so many times.
-fn thaw(program: &[PathBuf], points: &[PathBuf], tries: u32) {
-    for point in points {
+fn thaw(root: &Root, program: &[PathBuf], points: &[MountedAt], tries: u32) {
+    for at in points {
+        let Some(point) = at.now(root) else {
+            log::warn!("{}: what was frozen there is not mounted any more", at.point.display());
+            continue;
+        };
+        let point = point.as_path();
         for n in 1..=tries {
             match call(program, "--unfreeze", point) {
                 Ok(()) => break,

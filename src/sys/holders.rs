@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,8 @@ use rustix::io::Errno;
 
 use super::disk_tree::DiskTree;
 use super::mounts::{self, Mount};
-use super::{Root, names_in, read_trimmed};
+use super::{Root, names_in, read_trimmed, start};
+use crate::scope::Scope;
 
 /// Someone who holds a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +43,41 @@ fn kernel(comm: impl Into<String>, what: impl Into<String>) -> Holder {
     Holder { pid: None, comm: comm.into(), what: what.into() }
 }
 
+/// A disk that nobody else holds: as long as this lives, nobody can mount it or a part of it. What is no block device
+/// cannot be held.
+#[derive(Debug)]
+pub(crate) struct Alone(Option<File>);
+
+impl Alone {
+    /// Holds the disk at `node`. `None`: somebody has mounted or claimed it.
+    pub(crate) fn take(node: &Path) -> Option<Alone> {
+        if !is_disk(node) {
+            return Some(Alone(None));
+        }
+        match open_exclusively(node) {
+            Ok(disk) => Some(Alone(Some(File::from(disk)))),
+            Err(Errno::BUSY) => None,
+            // It is gone, or never answers: nobody will mount it.
+            Err(_) => Some(Alone(None)),
+        }
+    }
+
+    /// Lets go of it, so that no program that we are starting has it either.
+    pub(crate) fn let_go(self, scope: &Scope) {
+        if let Some(disk) = self.0 {
+            start::let_go(disk, scope);
+        }
+    }
+}
+
 /// All who hold the disk at `node` now, our own mounts included.
 pub(crate) fn holders(root: &Root, node: &Path) -> Vec<Holder> {
+    others(root, node, None)
+}
+
+/// All who hold the disk at `node` beside us; `alone` is what we hold it by.
+pub(super) fn others(root: &Root, node: &Path, alone: Option<&Alone>) -> Vec<Holder> {
+    let held = alone.is_some_and(|a| a.0.is_some());
     let tree = DiskTree::of(root, node);
     let all = mounts::read(root, Path::new("/proc/self/mountinfo"));
     let ours: Vec<&Mount> = all.iter().filter(|m| m.is_on(root, &tree)).collect();
@@ -67,6 +103,9 @@ pub(crate) fn holders(root: &Root, node: &Path) -> Vec<Holder> {
     let mut namespaces: BTreeSet<PathBuf> = own_namespace.into_iter().collect();
     for name in names_in(&root.path("/proc")) {
         let Ok(pid) = name.parse::<u32>() else { continue };
+        if held && pid == std::process::id() {
+            continue;
+        }
         let dir = root.path("/proc").join(&name);
         let process =
             |what: String| Holder { pid: Some(pid), comm: read_trimmed(&dir.join("comm")).unwrap_or_default(), what };
@@ -80,7 +119,7 @@ pub(crate) fn holders(root: &Root, node: &Path) -> Vec<Holder> {
             }
         }
     }
-    if found.is_empty() && claimed(node) {
+    if found.is_empty() && !held && claimed(node) {
         found.push(kernel("the kernel", "it is claimed (by an array, a pool, a file system that is still closing)"));
     }
     found
@@ -99,9 +138,16 @@ fn held_by_process(dir: &Path, held: &dyn Fn(&Path) -> bool) -> Option<String> {
 
 /// Whether the kernel has given the disk or a part of it to someone: it then refuses an exclusive open.
 fn claimed(node: &Path) -> bool {
-    let is_disk = std::fs::metadata(node).is_ok_and(|m| m.file_type().is_block_device());
+    is_disk(node) && matches!(open_exclusively(node), Err(Errno::BUSY))
+}
+
+fn is_disk(node: &Path) -> bool {
+    std::fs::metadata(node).is_ok_and(|m| m.file_type().is_block_device())
+}
+
+fn open_exclusively(node: &Path) -> Result<OwnedFd, Errno> {
     let exclusive = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    is_disk && matches!(rustix::fs::open(node, exclusive, Mode::empty()), Err(Errno::BUSY))
+    rustix::fs::open(node, exclusive, Mode::empty())
 }
 
 #[cfg(test)]

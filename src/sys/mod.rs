@@ -13,6 +13,7 @@ pub(crate) mod hostname;
 pub(crate) mod journal;
 pub(crate) mod lock;
 pub(crate) mod mkfs;
+mod mounted_at;
 pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;

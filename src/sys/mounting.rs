@@ -69,6 +69,36 @@ pub(crate) fn at(root: &Root, point: &Path) -> Option<Mount> {
     mounts::own(root).into_iter().rev().find(|m| m.point == point)
 }
 
+/// All mounts, none before what it stands on.
+pub(crate) fn order(root: &Root) -> Vec<Mount> {
+    mounts::own(root)
+}
+
+/// What is mounted somewhere below `point`, and can be seen there.
+pub(crate) fn below(root: &Root, point: &Path) -> Vec<Mount> {
+    let Ok(point) = point.canonicalize() else { return Vec::new() };
+    let all = mounts::own(root);
+    // Whatever its path leads through it stands on, unless that came later, over it.
+    let is_hidden = |m: &Mount| {
+        let up = |m: &Mount| all.iter().find(|o| o.id == m.parent && o.id != o.parent).cloned();
+        let below: Vec<u64> = std::iter::successors(Some(m.clone()), up).take(all.len() + 1).map(|m| m.id).collect();
+        all.iter().any(|o| m.point.starts_with(&o.point) && !below.contains(&o.id))
+    };
+    all.iter().filter(|m| m.point != point && m.point.starts_with(&point) && !is_hidden(m)).cloned().collect()
+}
+
+/// Where these paths lead to: links in what exists of them are followed. A path that does not answer until `scope` ends
+/// leads to itself, and so do the others.
+pub(crate) fn resolve(paths: Vec<PathBuf>, scope: &Scope) -> Vec<PathBuf> {
+    let resolve = |path: &PathBuf| {
+        let found = path.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
+        found.and_then(|(a, real)| Some(real.join(path.strip_prefix(a).ok()?))).unwrap_or_else(|| path.clone())
+    };
+    let given = paths.clone();
+    let work = move || Ok(paths.iter().map(resolve).collect());
+    beside(scope, Box::new(work)).unwrap_or(given)
+}
+
 /// Whether the mount is of the disk at `node`.
 pub(crate) fn is_of(root: &Root, mount: &Mount, node: &Path) -> bool {
     mount.is_on(root, &DiskTree::of(root, node))
@@ -205,6 +235,22 @@ mod tests {
         assert_eq!(flags, MountFlags::NOATIME | MountFlags::NOSUID);
         assert_eq!(rest, "commit=30,discard");
         assert_eq!(options(""), (MountFlags::empty(), String::new()));
+    }
+
+    #[test]
+    fn what_is_seen_below_a_point() {
+        let t = TestDir::new();
+        let at = |path: &str| t.file(&format!("{path}/x"), "").parent().unwrap().display().to_string();
+        let (srv, a, b, other) = (at("srv"), at("srv/a"), at("srv/a/b"), at("srvx"));
+        let line = |id: u32, parent: u32, point: &str| format!("{id} {parent} 8:{id} / {point} rw - ext4 /dev/x rw\n");
+        // Numbers are used again: they tell nothing of what came first.
+        let table = [line(20, 1, "/"), line(30, 20, &a), line(25, 30, &b), line(28, 20, &other)].concat();
+        t.file("proc/self/mountinfo", &table);
+        let seen = |point: &str| below(&t.root(), Path::new(point)).iter().map(|m| m.id).collect::<Vec<_>>();
+        assert_eq!([seen(&srv), seen(&a), seen(&b), seen("/no/such")], [vec![30, 25], vec![25], vec![], vec![]]);
+        // Something came over it.
+        t.file("proc/self/mountinfo", &(table + &line(22, 20, &srv)));
+        assert_eq!((seen(&srv), seen(&t.0.display().to_string())), (vec![], vec![28, 22]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::disk_tree::{DiskTree, Number, parse_number};
-use super::holders::{Holder, holders};
+use super::holders::{self, Alone, Holder};
 use super::{Root, beside};
 use crate::scope::Scope;
 
@@ -158,8 +158,8 @@ impl std::error::Error for StillHeld {}
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Unmounts what this run mounted from the disk at `node` (`before`: what was mounted when it began), last first, each
-/// written out before. `Ok`: nothing holds the disk any more.
-pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &Scope) -> Result<(), StillHeld> {
+/// written out before. `Ok`: nothing holds the disk any more, and we do: nobody mounts it again.
+pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &Scope) -> Result<Alone, StillHeld> {
     let mut cause = None;
     let mut patience = None;
     loop {
@@ -182,9 +182,13 @@ pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &S
                 }
             }
         }
-        let holders = holders(root, node);
-        if holders.is_empty() {
-            return Ok(());
+        // At once: an automount, or a unit that binds itself to its mount, would be as quick as they can.
+        let alone = Alone::take(node);
+        let holders = holders::others(root, node, alone.as_ref());
+        match alone {
+            Some(alone) if holders.is_empty() => return Ok(alone),
+            Some(alone) => alone.let_go(scope),
+            None => {}
         }
         // Counted from here: writing out is given all the time that there is.
         if patience.get_or_insert_with(|| scope.within(PATIENCE)).sleep(Duration::from_millis(100)).is_err() {

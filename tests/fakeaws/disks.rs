@@ -42,6 +42,15 @@ pub(crate) fn mounted(v: &Volume) -> bool {
     table.lines().any(|l| l.split(' ').nth(2) == Some(dev.as_str()))
 }
 
+/// Whether anybody holds a device of the real machine that backs this volume for himself: Xen's guests let go of a disk
+/// only when nobody has it open.
+pub(crate) fn claimed(v: &Volume) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let Some(path) = v.backing.as_deref().filter(|p| numbers(p).is_some()) else { return false };
+    let open = rustix::fs::open(path, OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty());
+    open.err() == Some(rustix::io::Errno::BUSY)
+}
+
 /// `major:minor` of a real block device.
 fn numbers(path: &Path) -> Option<String> {
     let meta = fs::metadata(path).ok()?;

@@ -145,6 +145,7 @@ impl World {
     /// Adds a volume; gives its id.
     pub(crate) fn add_volume(&mut self, spec: VolumeSpec) -> String {
         let id = spec.id.clone().unwrap_or_else(|| self.make_id("vol"));
+        assert!(!spec.multi_attach || spec.kind.starts_with("io"), "Multi-Attach is for io1 and io2 only");
         let created = self.wall();
         let mut volume = Volume {
             id: id.clone(),
@@ -277,6 +278,10 @@ impl World {
         self.bury(id);
     }
 
+    fn xen_holds(&self, v: &Volume, a: &Attachment) -> bool {
+        self.instances.get(&a.instance).is_some_and(|i| i.spec.hypervisor == "xen") && disks::claimed(v)
+    }
+
     fn advance_volume(&mut self, id: &str, now: u64) {
         let Some(before) = self.volumes.get(id).cloned() else { return };
         let mut v = before.clone();
@@ -312,7 +317,7 @@ impl World {
                 if a.state == "attaching" {
                     a.state = "attached".into();
                     self.moment(id, &a.instance, "attached");
-                } else if !a.force && (self.held.contains(id) || disks::mounted(&v)) {
+                } else if !a.force && (self.held.contains(id) || disks::mounted(&v) || self.xen_holds(&v, &a)) {
                     a.state = "busy".into();
                     a.due = (!self.held.contains(id)).then_some(now + 50);
                 } else {

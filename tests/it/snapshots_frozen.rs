@@ -167,6 +167,11 @@ fn if_both_are_killed_the_unit_thaws() {
     both_are_killed("unit");
 }
 
+#[test]
+fn what_is_mounted_elsewhere_by_then_is_thawed_there() {
+    both_are_killed("unit, moved");
+}
+
 fn both_are_killed(by: &str) {
     let Some((lab, _loops, running)) = running(ON, How::default()) else { return };
     lab.fault(Fault::first("EC2:CreateSnapshot", 1, FaultKind::Hang(60_000)));
@@ -179,7 +184,13 @@ fn both_are_killed(by: &str) {
     assert!(Command::new("kill").args(both).status().unwrap().success());
     drop(running);
     assert!(stands_still(&child));
-    if by == "unit" {
+    if by.contains("moved") {
+        let (point, elsewhere) = (data(&lab), lab.dir.join("mnt"));
+        assert!(Command::new("mount").arg("--bind").arg(&point).arg(&elsewhere).status().unwrap().success());
+        assert!(Command::new("umount").arg("--lazy").arg(&point).status().unwrap().success());
+        assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&point).status().unwrap().success());
+    }
+    if by.contains("unit") {
         // As the units do it.
         let line = "exec -a ec2fleetd-thaw \"$1\"";
         let root = lab.root(&lab.me);

@@ -1,7 +1,7 @@
 //! Snapshots of a volume are made and deleted by the instance that holds it, and by no other.
 
 use crate::disks::id;
-use crate::fakeaws::{InstanceSpec, SnapshotSpec, VolumeSpec};
+use crate::fakeaws::{Fault, FaultKind, InstanceSpec, SnapshotSpec, VolumeSpec};
 use crate::lab::{How, Lab};
 use crate::snapshots::{started, text, x};
 
@@ -38,6 +38,27 @@ fn what_another_instance_has_by_now_is_left_to_it() {
         assert_eq!(run.log.matches("are made or deleted here").count(), 1, "{run}");
         assert_eq!(lab.count("CreateSnapshot") + lab.count("DeleteSnapshot"), 0, "{run}");
     }
+}
+
+#[test]
+fn what_goes_between_two_tries_gets_no_second_one() {
+    let (lab, how) = fast("nitro", 5);
+    let refusal = FaultKind::Custom {
+        status: 400,
+        code: "SnapshotCreationPerVolumeRateExceeded".into(),
+        message: "The maximum per volume CreateSnapshot request rate has been exceeded.".into(),
+    };
+    lab.fault(Fault::first("EC2:CreateSnapshot", 1, refusal));
+    let running = started(&lab, &text(&x(1, r#"snapshot: { on: ["stopping"] }"#)), how);
+    let neighbour = lab.neighbour();
+    running.signal("TERM");
+    running.says(&lab, "once more in 15 s");
+    lab.set_attachment(&id(1), "detaching", 1);
+    lab.until("its end", || lab.server.world().volume(&id(1)).unwrap().state == "available");
+    lab.take(&id(1), &neighbour, "/dev/xvdf");
+    let run = running.wait(&lab);
+    run.ends(0, &[&format!("no snapshot of {} is asked for again: its disk is not here any more", id(1))]);
+    assert_eq!(lab.count("CreateSnapshot"), 1, "{run}");
 }
 
 #[test]

@@ -36,6 +36,24 @@ fn a_volume_without_a_device_gets_a_free_name() {
 }
 
 #[test]
+fn a_volume_that_would_end_with_the_instance_is_warned_of() {
+    for ends in [true, false] {
+        let lab = Lab::new();
+        let spec = VolumeSpec { delete_on_termination: ends, ..VolumeSpec::default().id(&id(1)) };
+        lab.volume(spec.attached(&lab.me, "/dev/xvdf"));
+        let run = lab.run(&config(&x("x")), once());
+        run.ends(0, &["is attached already"]);
+        let command = format!(
+            "aws ec2 modify-instance-attribute --region eu-west-1 --instance-id {} --block-device-mappings \
+             '[{{\"DeviceName\":\"/dev/xvdf\",\"Ebs\":{{\"DeleteOnTermination\":false}}}}]'",
+            lab.me
+        );
+        assert_eq!((run.log.contains("EC2 deletes it"), run.log.contains(&command)), (ends, ends), "{run}");
+        assert!(lab.server.writes().is_empty(), "{run}");
+    }
+}
+
+#[test]
 fn a_volume_attached_here_is_used_as_it_is() {
     let lab = Lab::new();
     // EC2 keeps the name as it was asked for: sdf and xvdf are one.

@@ -47,6 +47,25 @@ fn the_serial_decides_and_not_the_order_of_the_disks() {
     assert_eq!(lab.lines("disk"), ["nvme4n1"], "{run}");
 }
 
+/// What is left of an attachment of before, as long as somebody uses it: it has the serial, and reading it hangs.
+#[test]
+fn a_dead_disk_with_the_serial_is_not_the_volume() {
+    for late in [1, 400] {
+        let lab = Lab::new();
+        let all = lab.pool_of(1);
+        let root = lab.root(&lab.me);
+        let sys = root.join("sys/block/nvme1n1/device");
+        fs::create_dir_all(&sys).unwrap();
+        fs::write(sys.join("serial"), all[0].replace('-', "")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("dev/nvme1n1"), fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        lab.knobs(|k| k.device_ms = late);
+        let run = lab.run(&timed(600, &p("/dev/xvdf")), once().rate(60));
+        run.ends(0, &[]);
+        assert_eq!(lab.lines("disk"), ["nvme2n1"], "{run}");
+    }
+}
+
 #[test]
 fn a_disk_that_comes_late_is_waited_for() {
     let lab = Lab::new();

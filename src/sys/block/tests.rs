@@ -34,6 +34,36 @@ fn a_volume_is_found_by_its_serial() {
 }
 
 #[test]
+fn of_two_disks_with_one_serial_the_live_one_that_came_last_counts() {
+    let id = "vol-0aaaaaaaaaaaaaaaa";
+    // What tells them apart: state, size, number, and how the live one is known.
+    let state = ("device/state", "dead", "live");
+    for (file, dead, live) in [state, ("size", "0", "8"), ("diskseq", "9", "10"), ("device/state", "deleting", "live")]
+    {
+        for (old, new) in [("nvme1n1", "nvme2n1"), ("nvme2n1", "nvme1n1")] {
+            let t = TestDir::new();
+            for (name, text) in [(old, dead), (new, live)] {
+                nvme(&t, name, EBS, "vol0aaaaaaaaaaaaaaaa");
+                t.file(&format!("sys/block/{name}/{file}"), &format!("{text}\n"));
+            }
+            assert_eq!(find_by_serial(&t.root(), id), Some(t.0.join("dev").join(new)), "{file} {old} {new}");
+        }
+    }
+    // A kernel without numbers: by the time of the nodes.
+    let t = TestDir::new();
+    for name in ["nvme2n1", "nvme1n1"] {
+        nvme(&t, name, EBS, "vol0aaaaaaaaaaaaaaaa");
+        t.file(&format!("dev/{name}"), "");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(find_by_serial(&t.root(), id), Some(t.0.join("dev/nvme1n1")));
+    // Alone it is what there is, to be unmounted.
+    std::fs::remove_dir_all(t.0.join("sys/block/nvme1n1")).unwrap();
+    t.file("sys/block/nvme2n1/device/state", "dead\n");
+    assert_eq!(find_by_serial(&t.root(), id), Some(t.0.join("dev/nvme2n1")));
+}
+
+#[test]
 fn names_map_and_the_disk_of_the_root_is_never_found() {
     let t = TestDir::new();
     for name in ["xvda", "xvdf", "xvdbb"] {
