@@ -14,18 +14,23 @@ pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod fence;
+pub(crate) mod follow;
 pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod mine;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
+pub(crate) mod names;
 pub(crate) mod pool;
 pub(crate) mod progress;
 pub(crate) mod record;
+pub(crate) mod record_read;
 pub(crate) mod release;
 pub(crate) mod release_record;
+pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
@@ -74,8 +79,10 @@ pub(crate) struct Shared {
     pub(crate) zones: zone::Zones,
     /// `--transc_id`, or one made for this run.
     pub(crate) transaction_id: String,
-    /// Records (zone, name and domain) of domains that stand: another domain that has them too leaves them.
-    pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
+    /// The names that directives have, of all domains.
+    pub(crate) names: names::Names,
+    /// Public addresses that this process has given up: the metadata service tells of that only later.
+    pub(crate) given_up: Mutex<BTreeSet<String>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
     /// Volumes (and domain) of domains that stand, in the same way.
@@ -84,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
     pub(crate) taken: Mutex<BTreeSet<String>>,
+    /// Whether the daemon watches, and with it whether records follow addresses (`--enable-poll`).
+    pub(crate) follows: bool,
     /// Whether commands run at all (`--enable-exec`).
     pub(crate) exec_enabled: bool,
     /// The offset of local time, for `{ts}`.
@@ -168,6 +177,9 @@ pub(crate) struct DomainRun {
     in_use: Mutex<Vec<release::InUse>>,
     /// The records that its directives wrote, or found as they want them.
     written: Mutex<Vec<release_record::Written>>,
+    /// What is known of those that follow the addresses of the instance; and held while one is changed.
+    follow: Mutex<follow::Follow>,
+    following: Mutex<()>,
     /// The elastic address that its directive has.
     address: Mutex<Option<hold::AddressHold>>,
     /// The other members of the fleets whose names its directives share.
@@ -192,6 +204,8 @@ impl DomainRun {
             ledger: Mutex::default(),
             in_use: Mutex::default(),
             written: Mutex::default(),
+            follow: Mutex::default(),
+            following: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),
             abandoned: Arc::default(),

@@ -151,6 +151,7 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
     let mut domains = Vec::new();
     let mut devices = volume::Devices::default();
     let mut first_address = None;
+    let mut ttls = record::Ttls::new();
     devices.init = timeout;
     for p in map.names() {
         let path = key_path("domains", &p.key);
@@ -161,8 +162,8 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
         let critical = r.bool(&o, "critical", true);
         let volumes = volume::directives(r, &o, &mut devices);
         let address = address::directive(r, &o, &mut first_address, timeout);
-        let records =
-            r.array(&o, "update-route53").into_iter().filter_map(|(p, n)| record::directive(r, n, p)).collect();
+        let records = r.array(&o, "update-route53");
+        let records = records.into_iter().filter_map(|(p, n)| record::directive(r, n, p, timeout, &mut ttls)).collect();
         let exec = exec::blocks(r, &o, exec::Place::Domain);
         let notify = r.array(&o, "notify").into_iter().filter_map(|(p, n)| notify::directive(r, n, p)).collect();
         domains.push(Domain { name: p.key.clone(), critical, volumes, address, records, exec, notify });
