@@ -13,6 +13,7 @@ use super::hold::{AddressHold, Done, Hold};
 use super::{DomainRun, Failure, Shared, lock};
 use crate::aws::Class;
 use crate::aws::ec2::{Address, Filter};
+use crate::aws::route53::address;
 use crate::config::{AddressChoice, AddressDirective};
 use crate::imds::{ImdsError, Interface};
 use crate::model::Event;
@@ -24,6 +25,8 @@ use crate::scope::Scope;
 const LOOK: Duration = Duration::from_secs(5);
 /// How long one claim may take, while the instance is not running yet or no answer is clear.
 const CLAIM: Duration = Duration::from_secs(120);
+/// How long a claim that is throttled is tried before it is looked again whether the address is to be had.
+const DECIDED: Duration = Duration::from_secs(15);
 /// How long it may take to give an address up.
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often an association that reads do not show yet is looked for.
@@ -53,6 +56,9 @@ impl Shared {
             }
         }
         *facts = changed.into();
+        let mut given_up = lock(&self.given_up);
+        given_up.extend(old.iter().map(|a| address(a)));
+        new.map(|new| given_up.remove(&address(new)));
         // What stands was made with the old one.
         self.aws.forget_connections();
     }
@@ -122,7 +128,13 @@ impl DomainRun {
     }
 
     /// Where an address is now; it counts as held where EC2 does not know it any more.
-    fn place_of(&self, allocation: &str, interface: &str, private_ip: &str, scope: &Scope) -> Result<Place, Failure> {
+    pub(super) fn place_of(
+        &self,
+        allocation: &str,
+        interface: &str,
+        private_ip: &str,
+        scope: &Scope,
+    ) -> Result<Place, Failure> {
         let all = self.addresses(&[Filter::exact("allocation-id", &[allocation])], scope)?;
         let gone = || Place::Held(format!("{allocation} is gone"));
         Ok(all.first().map_or_else(gone, |a| addresses::place(a, interface, private_ip)))
@@ -149,7 +161,9 @@ impl DomainRun {
         let scope = &scope.within(CLAIM);
         let mut pause = Duration::from_millis(250);
         loop {
-            let e = match self.shared.aws.associate_address(scope, id, &at.id, &at.private_ip) {
+            // Not longer than what was read of the address can count.
+            let sent = &scope.within(DECIDED);
+            let e = match self.shared.aws.associate_address(sent, id, &at.id, &at.private_ip) {
                 Ok(association) => {
                     self.replace_address(d, hold(d, a, at, Some(association.clone())));
                     self.shared.aws.forget_connections();
@@ -180,6 +194,11 @@ impl DomainRun {
                     }
                 }
                 Class::Gone => {
+                    self.drop_hold(&d.path);
+                    return Ok(Claim::Lost(e.to_string()));
+                }
+                // It was throttled all the time: whether it is still to be had is looked at anew.
+                Class::Halted(_) if !e.unsure && scope.check().is_ok() => {
                     self.drop_hold(&d.path);
                     return Ok(Claim::Lost(e.to_string()));
                 }

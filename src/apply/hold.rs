@@ -149,8 +149,21 @@ pub(crate) struct RecordHold {
     pub(crate) ours: Vec<RecordSet>,
     /// What those sets were before.
     pub(crate) before: Vec<RecordSet>,
+    /// What was there before an earlier run wrote over it: it may be right no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) earlier: Vec<RecordSet>,
+    /// The record was committed, and its value is being changed as the instance's address has: nothing of it is undone.
+    #[serde(default)]
+    pub(crate) follows: bool,
     /// Whether it was written.
     pub(crate) written: Done,
+}
+
+impl RecordHold {
+    /// All that was there before.
+    pub(crate) fn all_before(&self) -> Vec<RecordSet> {
+        self.before.iter().chain(&self.earlier).cloned().collect()
+    }
 }
 
 /// An elastic address in a transaction.

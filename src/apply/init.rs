@@ -1,22 +1,16 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::mount::Mounted;
-use super::record::Read;
+use super::record_read::Read;
 use super::volume::Acquired;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::Volume;
 use crate::config::{AddressDirective, RecordDirective, VolumeDirective};
 use crate::parallel;
 use crate::scope::{Halt, Scope};
-
-/// How many records of a domain are read at the same time.
-const READERS: usize = 4;
-/// What was read of records is that old at most when they are written, where volumes are waited for.
-const READ_AGAIN: Duration = Duration::from_secs(20);
 
 /// What is wrong with a domain after init.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +44,6 @@ impl DomainRun {
         // To a directive it is the same as a deadline when its domain is lost.
         let scope = &scope.unless(&self.abandoned);
         let scope = &if self.config.critical { scope.clone() } else { scope.early() };
-        let began = self.shared.clock.now();
         let records = (!self.config.records.is_empty()).then_some(Job::Records);
         let address = self.config.address.as_ref().map(Job::Address);
         let jobs: Vec<Job<'_>> = [Some(Job::Volumes), records, address].into_iter().flatten().collect();
@@ -63,7 +56,10 @@ impl DomainRun {
                 }
                 Half::Volumes(problems, read)
             }
-            Job::Records => Half::Records(self.read_records(scope)),
+            Job::Records => {
+                let all: Vec<&RecordDirective> = self.config.records.iter().collect();
+                Half::Records(self.read_records(&all, scope))
+            }
             Job::Address(d) => Half::Address(self.bring_address(d, scope, undo)),
         });
         let (mut problems, mut read, mut records) = (Problems::default(), Vec::new(), None);
@@ -86,10 +82,6 @@ impl DomainRun {
         problems.passed_over.extend(of_address.passed_over);
         problems.left.extend(of_address.left);
         if let Some(reads) = records.filter(|_| problems.critical.is_none()) {
-            // Whoever had the volume may have had the name too, and let go of it meanwhile.
-            let waits = self.config.volumes.iter().any(|d| d.claiming.wait.is_some());
-            let old = waits && self.shared.clock.now().since(began) > READ_AGAIN;
-            let reads = if old { self.read_records(scope) } else { reads };
             self.records(reads, scope, undo, &mut problems);
         } else if problems.critical.is_none() {
             self.judge_marks(self.mark_committed(scope), undo, &mut problems);
@@ -120,19 +112,6 @@ impl DomainRun {
         }
         self.shared.addresses_to_come.fetch_sub(1, Ordering::Relaxed);
         problems
-    }
-
-    fn read_records(&self, scope: &Scope) -> Vec<Result<Read, Failure>> {
-        let records = &self.config.records;
-        let next = AtomicUsize::new(0);
-        // Each reader takes the next one that nobody has taken.
-        let read = parallel::map(READERS.min(records.len()), |_| {
-            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < records.len());
-            std::iter::from_fn(take).map(|i| (i, self.read_record(&records[i], scope))).collect::<Vec<_>>()
-        });
-        let mut all: Vec<_> = read.into_iter().flatten().collect();
-        all.sort_by_key(|(i, _)| *i);
-        all.into_iter().map(|(_, r)| r).collect()
     }
 
     /// The volume directives, their commands in order of appearance.

@@ -86,6 +86,10 @@ impl Ledger {
     fn take_over(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {
         self.inherited = page.inherited.into_iter().chain(page.left).chain(page.held).collect();
         for hold in &mut self.inherited {
+            if let Hold::Record(r) = hold {
+                // Whoever had the name before may be gone since.
+                r.earlier.append(&mut r.before);
+            }
             let Hold::Volume(v) = hold else { continue };
             v.inherited = true;
             // The directives may be others by now.

@@ -17,20 +17,25 @@ pub(crate) mod create;
 pub(crate) mod disk;
 pub(crate) mod existing;
 pub(crate) mod fence;
+pub(crate) mod follow;
 pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod marks;
+pub(crate) mod mine;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
+pub(crate) mod names;
 pub(crate) mod nested;
 pub(crate) mod pool;
 pub(crate) mod progress;
 pub(crate) mod record;
+pub(crate) mod record_read;
 pub(crate) mod release;
 pub(crate) mod release_record;
+pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
@@ -82,8 +87,10 @@ pub(crate) struct Shared {
     pub(crate) zones: zone::Zones,
     /// `--transc_id`, or one made for this run.
     pub(crate) transaction_id: String,
-    /// Records (zone, name and domain) of domains that stand: another domain that has them too leaves them.
-    pub(crate) kept_records: Mutex<BTreeSet<(String, String, String)>>,
+    /// The names that directives have, of all domains.
+    pub(crate) names: names::Names,
+    /// Public addresses that this process has given up: the metadata service tells of that only later.
+    pub(crate) given_up: Mutex<BTreeSet<String>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
     /// Who has which volume, in the same way.
@@ -98,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) seed: u64,
     /// Volumes that a directive of this process claims or has claimed.
     pub(crate) taken: Mutex<BTreeSet<String>>,
+    /// Whether the daemon watches, and with it whether records follow addresses (`--enable-poll`).
+    pub(crate) follows: bool,
     /// Whether commands run at all (`--enable-exec`).
     pub(crate) exec_enabled: bool,
     /// The offset of local time, for `{ts}`.
@@ -186,6 +195,9 @@ pub(crate) struct DomainRun {
     written: Mutex<Vec<release_record::Written>>,
     /// Volumes that were found attached with tags of a run that ended: when this one stands, they are brought up to date.
     found: Mutex<Vec<hold::Committed>>,
+    /// What is known of those that follow the addresses of the instance; and held while one is changed.
+    follow: Mutex<follow::Follow>,
+    following: Mutex<()>,
     /// The elastic address that its directive has.
     address: Mutex<Option<hold::AddressHold>>,
     /// The other members of the fleets whose names its directives share.
@@ -218,6 +230,8 @@ impl DomainRun {
             in_use: Mutex::default(),
             found: Mutex::default(),
             written: Mutex::default(),
+            follow: Mutex::default(),
+            following: Mutex::default(),
             crowds: Mutex::default(),
             address: Mutex::default(),
             abandoned: shared.nested.abandoned(&config.name),

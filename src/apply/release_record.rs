@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::hold::RecordHold;
+use super::restore::DECIDED;
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::route53::{Change, RecordSet};
@@ -39,11 +38,12 @@ impl Written {
 }
 
 impl DomainRun {
-    /// What the plan wants stands at the name: from here on it can be released.
+    /// What the plan wants stands at the name: from here on it can be released, and no other directive takes it away.
     pub(super) fn stands(&self, d: &RecordDirective, plan: &Plan) {
         if plan.wanted.is_empty() {
             return;
         }
+        self.shared.names.have(&self.config.name, &d.path, &d.hosted_zone, &plan.name, &plan.wanted);
         let mut all = lock(&self.written);
         all.retain(|w| w.key != d.path);
         all.push(Written {
@@ -64,22 +64,24 @@ impl DomainRun {
         written.retain(|w| !w.sets.is_empty());
     }
 
-    /// The domain stands, and with it its records.
-    pub(crate) fn keep_records(&self) {
-        let names = self.record_names();
-        let mut kept = lock(&self.shared.kept_records);
-        kept.extend(names.into_iter().map(|(zone, name)| (zone, name, self.config.name.clone())));
+    /// What a directive has: zone, name and sets.
+    pub(super) fn has_written_for(&self, key: &str) -> Option<(String, String, Vec<RecordSet>)> {
+        let all = lock(&self.written);
+        all.iter().find(|w| w.key == key).map(|w| (w.zone.clone(), w.name.clone(), w.sets.clone()))
     }
 
-    /// Another domain that stands and has this record too.
-    pub(super) fn other_domain_with(&self, zone: &str, name: &str) -> Option<String> {
-        let kept = lock(&self.shared.kept_records);
-        kept.iter().find(|(z, n, d)| z == zone && n == name && *d != self.config.name).map(|(.., d)| d.clone())
+    /// The domain has failed: what it has it may still release, but nobody else keeps anything for it.
+    pub(super) fn leave_names(&self) {
+        for w in lock(&self.written).iter() {
+            self.shared.names.leave(&w.zone, &w.name, &[&w.key]);
+        }
     }
 
     /// Deletes the records that `event` releases: of each zone the critical ones in one request, then the others in one, so
     /// that nothing of the others keeps those up. What could not be deleted, in words.
     pub(crate) fn release_records(&self, event: Event, scope: &Scope) -> Vec<String> {
+        // What is being changed is released as it is then.
+        let _busy = self.follows_no_more(scope);
         let goes = |w: &Written| self.config.records.iter().any(|d| d.path == w.key && d.release.contains(&event));
         let (mut going, staying): (Vec<Written>, Vec<Written>) =
             std::mem::take(&mut *lock(&self.written)).into_iter().partition(goes);
@@ -87,20 +89,22 @@ impl DomainRun {
         let mut sets: Vec<(Written, RecordSet)> = Vec::new();
         // A record of two directives counts as critical if one of them is.
         going.sort_by_key(|w| !w.critical);
-        for w in going {
-            if let Some(other) = staying.iter().find(|s| s.is_at(&w)) {
-                log::info!("{}: {} stays: {} has it too", w.key, w.name, other.key);
+        for (i, w) in going.iter().enumerate() {
+            // What two of them share is nobody's when both go.
+            if going[..i].iter().any(|o| o.is_at(w)) {
                 continue;
             }
-            // From here on this domain needs it no more; the last one that has it deletes it.
-            lock(&self.shared.kept_records).remove(&(w.zone.clone(), w.name.clone(), self.config.name.clone()));
-            if let Some(other) = self.other_domain_with(&w.zone, &w.name) {
-                log::info!("{}: {} stays: domain {other} has it too", w.key, w.name);
+            let keys: Vec<&str> = going.iter().filter(|o| o.is_at(w)).map(|o| o.key.as_str()).collect();
+            if let Some((domain, path)) = self.shared.names.leave(&w.zone, &w.name, &keys) {
+                let other = if domain == self.config.name { path } else { format!("domain {domain}") };
+                log::info!("{}: {} stays: {other} has it too", keys.join(", "), w.name);
                 continue;
             }
-            for set in &w.sets {
-                if !sets.iter().any(|(o, s)| o.is_at(&w) && s.same_content(set)) {
-                    sets.push((w.clone(), set.clone()));
+            let all = going.iter().filter(|o| o.is_at(w)).flat_map(|o| o.sets.clone()).collect::<Vec<_>>();
+            // Another one that had it may have written it last.
+            for set in self.shared.names.now(&w.zone, &w.name, &all) {
+                if !sets.iter().any(|(o, s)| o.is_at(w) && s.same_content(&set)) {
+                    sets.push((w.clone(), set));
                 }
             }
         }
@@ -108,42 +112,52 @@ impl DomainRun {
         zones.sort_unstable();
         zones.dedup();
         let ends = parallel::map(zones.len(), |z| {
-            let of = |critical| sets.iter().filter(|(w, _)| w.zone == zones[z] && w.critical == critical).collect();
+            let of =
+                |critical| sets.iter().filter(|(w, _)| w.zone == zones[z] && w.critical == critical).cloned().collect();
             [true, false].map(|critical| self.delete_records(&zones[z], of(critical), scope)).concat()
         });
+        // Nor is anything left of a change that was cut off.
+        going.iter().for_each(|w| self.drop_hold(&w.key));
         let left: Vec<String> = ends.into_iter().flatten().collect();
         left.iter().for_each(|what| log::error!("not released: {what}"));
         left
     }
 
-    fn delete_records(&self, zone: &str, mut open: Vec<&(Written, RecordSet)>, scope: &Scope) -> Vec<String> {
+    fn delete_records(&self, zone: &str, mut open: Vec<(Written, RecordSet)>, scope: &Scope) -> Vec<String> {
         let mut left = Vec::new();
         let mut pause = Duration::from_millis(500);
-        for round in 1..=TRIES {
+        let mut late = 0;
+        for round in 1.. {
+            open = self.without_anothers_of(open, scope);
             if open.is_empty() {
                 break;
             }
             let pieces: Vec<_> = open.iter().map(|(_, set)| vec![Change::delete(set.clone())]).collect();
-            let changes: Vec<_> = pieces.iter().flatten().map(Change::to_json).collect();
-            self.note_call(
-                "change_resource_record_sets",
-                json!({ "HostedZoneId": zone, "ChangeBatch": { "Changes": changes } }),
-            );
-            let ends = self.shared.zones.submit(&self.shared.aws, zone, pieces, scope);
+            self.note_changes(zone, &pieces.concat());
+            // Not longer than what was looked at can count.
+            let sent = &scope.within(DECIDED);
+            let ends = self.shared.zones.submit(&self.shared.aws, zone, pieces, sent);
             let mut again = Vec::new();
-            for (one @ (w, set), end) in open.into_iter().zip(ends) {
+            for ((w, set), end) in open.into_iter().zip(ends) {
                 match end {
-                    Ok(()) => log::info!("{}: {} is deleted", w.key, shown(set)),
+                    Ok(()) => log::info!("{}: {} is deleted", w.key, shown(&set)),
+                    // It was not refused: it is looked again whose it is.
+                    Err(e) if e.halt().is_some() && scope.check().is_ok() => {
+                        late += 1;
+                        again.push((w, set));
+                    }
                     // Somebody else's by now, or nobody knows: look.
                     Err(e) if matches!(e.class(), Class::Conflict | Class::Ambiguous) => {
-                        match self.whose_is(w, set, scope) {
-                            Ok(None) if round == TRIES => left.push(stays(w, set, &Failure::api("delete it", &e))),
-                            Ok(None) => again.push(one),
-                            Ok(Some(whose)) => log::info!("{}: {} {whose}", w.key, shown(set)),
-                            Err(f) => left.push(stays(w, set, &f)),
+                        match self.whose_is(&w, &set, scope) {
+                            Ok(Whose::Ours(now)) if round >= TRIES + late => {
+                                left.push(stays(&w, &now, &Failure::api("delete it", &e)))
+                            }
+                            Ok(Whose::Ours(now)) => again.push((w, now)),
+                            Ok(Whose::Not(text)) => log::info!("{}: {} {text}", w.key, shown(&set)),
+                            Err(f) => left.push(stays(&w, &set, &f)),
                         }
                     }
-                    Err(e) => left.push(stays(w, set, &Failure::api("delete it", &e))),
+                    Err(e) => left.push(stays(&w, &set, &Failure::api("delete it", &e))),
                 }
             }
             open = again;
@@ -154,16 +168,33 @@ impl DomainRun {
         left
     }
 
-    /// What is there in place of the record; `None`: it is still ours.
-    fn whose_is(&self, w: &Written, set: &RecordSet, scope: &Scope) -> Result<Option<&'static str>, Failure> {
-        let now = self.shared.aws.list_record_sets(scope, &w.zone, &w.name);
+    /// Leaves out what another instance has written alike.
+    fn without_anothers_of(&self, open: Vec<(Written, RecordSet)>, scope: &Scope) -> Vec<(Written, RecordSet)> {
+        let sets: Vec<RecordSet> = open.iter().map(|(_, set)| set.clone()).collect();
+        let (ours, why) = self.shared.without_anothers(sets.clone(), &sets, scope);
+        why.iter().for_each(|why| log::warn!("a record is left alone: {why}"));
+        open.into_iter().filter(|(_, set)| ours.contains(set)).collect()
+    }
+
+    /// What is there in place of the record.
+    fn whose_is(&self, w: &Written, set: &RecordSet, scope: &Scope) -> Result<Whose, Failure> {
+        let now = self.shared.aws.records_at(scope, &w.zone, &w.name);
         let now = now.map_err(|e| Failure::api("look at it", &e))?;
-        Ok(match now.iter().find(|s| s.slot() == set.slot()) {
-            Some(there) if there.same_content(set) => None,
-            Some(_) => Some("is somebody else's by now and left alone"),
-            None => Some("is gone already"),
+        let is_ours = |s: &RecordSet| s.same_content(set) || self.shared.names.may_have_become(&w.zone, &w.name, s);
+        Ok(match now.into_iter().find(|s| s.slot() == set.slot()) {
+            Some(there) if is_ours(&there) => Whose::Ours(there),
+            Some(_) => Whose::Not("is somebody else's by now and left alone"),
+            None => Whose::Not("is gone already"),
         })
     }
+}
+
+/// Whose a record is.
+enum Whose {
+    /// Still ours, as it is now.
+    Ours(RecordSet),
+    /// It is not: why.
+    Not(&'static str),
 }
 
 /// `a.example.com. A 203.0.113.1`.

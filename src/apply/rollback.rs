@@ -5,23 +5,18 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::disk::Vacated;
-use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
+use super::hold::{Done, Hold, Origin, VolumeHold};
 use super::{DomainRun, Failure};
 use crate::aws::ec2::AttachmentState;
 use crate::aws::{Class, Still};
 use crate::plan::create::is_token;
-use crate::plan::records::{Now, can_be_again, compare, undo};
 use crate::plan::tags;
 use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
 
-/// How often an exact DELETE that was refused is tried again when a look says that the record is still ours.
-const RECORD_TRIES: usize = 4;
 /// How long EC2 may say that a disk is busy which we have let go of.
 const BUSY: Duration = Duration::from_secs(5);
 /// How often EC2 is asked again to delete a volume that it did not find, but may have made a moment ago.
@@ -92,69 +87,10 @@ impl DomainRun {
             left.extend(outcome.err());
         }
         if key.is_none() {
+            self.leave_names();
             left.extend(self.settle_rest(scope));
         }
         left
-    }
-
-    pub(super) fn restore_record(&self, r: &RecordHold, scope: &Scope) -> Result<(), String> {
-        let what = format!("{} in hosted zone {}", r.name, r.zone);
-        let failed = |why: &dyn std::fmt::Display| {
-            let was = if r.before.is_empty() { "removed".to_owned() } else { describe(&r.before) };
-            format!("{what}: {why} (it should be {was} again)")
-        };
-        if let Some(other) = self.other_domain_with(&r.zone, &r.name) {
-            log::info!("{what} stays: domain {other} has it too");
-            return Ok(());
-        }
-        // An unconfirmed write is looked at first.
-        let mut look = r.written != Done::Yes;
-        let mut before = r.before.clone();
-        let mut pause = Duration::from_millis(500);
-        for _ in 0..RECORD_TRIES {
-            if look {
-                let now = self
-                    .shared
-                    .aws
-                    .list_record_sets(scope, &r.zone, &r.name)
-                    .map_err(|e| failed(&format!("cannot look at it: {e}")))?;
-                match compare(&now, &r.ours, &r.before) {
-                    Now::Ours => before = can_be_again(&now, &r.ours, &r.before),
-                    Now::Before => {
-                        log::info!("{what} is as it was");
-                        return Ok(());
-                    }
-                    Now::Foreign => {
-                        log::warn!("{what} is somebody else's by now and left alone");
-                        return Ok(());
-                    }
-                }
-            }
-            let changes = undo(&r.ours, &before);
-            self.note_call(
-                "change_resource_record_sets",
-                json!({
-                    "HostedZoneId": r.zone,
-                    "ChangeBatch": { "Changes": changes.iter().map(|c| c.to_json()).collect::<Vec<_>>() },
-                }),
-            );
-            let outcome = self.shared.zones.submit(&self.shared.aws, &r.zone, vec![changes], scope).pop();
-            match outcome {
-                Some(Ok(())) => {
-                    log::info!("{what} put back");
-                    return Ok(());
-                }
-                Some(Err(e)) if matches!(e.class(), Class::Conflict | Class::Ambiguous) => {
-                    log::info!("{what}: looking again: {e}");
-                    look = true;
-                }
-                Some(Err(e)) => return Err(failed(&e)),
-                None => return Err(failed(&"it was not sent")),
-            }
-            scope.sleep(pause).map_err(|h| failed(&h))?;
-            pause *= 2;
-        }
-        Err(failed(&"it changes again and again"))
     }
 
     /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.
@@ -397,11 +333,4 @@ impl DomainRun {
         }
         Ok(())
     }
-}
-
-fn describe(sets: &[crate::aws::route53::RecordSet]) -> String {
-    sets.iter()
-        .map(|s| format!("{} {} (ttl {})", s.kind, s.values.join(" "), s.ttl.unwrap_or_default()))
-        .collect::<Vec<_>>()
-        .join(", ")
 }

@@ -18,7 +18,7 @@ use super::{DomainRun, Failure, lock};
 use crate::aws::Still;
 use crate::aws::ec2::{Volume, VolumeState};
 use crate::aws::route53::RecordSet;
-use crate::config::{Source, VolumeDirective};
+use crate::config::{RecordDirective, Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
 use crate::plan::unfinished::{Own, is_unfinished};
 use crate::plan::volumes::{self, Standing, standing};
@@ -281,19 +281,28 @@ impl DomainRun {
     /// before that run is what a roll-back restores.
     pub(super) fn inherited_record(&self, zone: &str, name: &str, now: &[RecordSet]) -> Option<RecordHold> {
         lock(&self.ledger).inherited.iter().find_map(|h| match h {
-            Hold::Record(r) if is_record(h, zone, name) && compare(now, &r.ours, &r.before) == Now::Ours => {
+            Hold::Record(r)
+                if !r.follows && is_record(h, zone, name) && compare(now, &r.ours, &r.all_before()) == Now::Ours =>
+            {
                 Some(r.clone())
             }
             _ => None,
         })
     }
 
-    /// This run has the record (`hold`), or has found that there is nothing to do for it.
-    pub(super) fn take_up_record(&self, zone: &str, name: &str, hold: Option<RecordHold>) {
+    /// A directive has found its record as it should be: it has that of an earlier run (`hold`), or there is nothing to
+    /// undo.
+    pub(super) fn take_up_record(&self, d: &RecordDirective, name: &str, hold: Option<RecordHold>) {
         self.ledger(|l| {
-            l.inherited.retain(|h| !is_record(h, zone, name));
+            l.inherited.retain(|h| !is_record(h, &d.hosted_zone, name));
+            l.held.retain(|h| h.key() != d.path);
             l.held.extend(hold.map(Hold::Record));
         });
+    }
+
+    /// What is inherited of a record counts no more: it is written over.
+    pub(super) fn forget_inherited_record(&self, zone: &str, name: &str) {
+        self.ledger(|l| l.inherited.retain(|h| !is_record(h, zone, name)));
     }
 
     /// The volume is claimed anew: what is inherited of it counts no more, unless it is given back.

@@ -8,8 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::json;
-
+use super::restore::DECIDED;
 use super::{DomainRun, Failure, Shared, lock};
 use crate::aws::Class;
 use crate::aws::ec2::InstanceState;
@@ -153,7 +152,7 @@ impl DomainRun {
             return true;
         }
         // Another one may have been first.
-        let now = match self.shared.aws.list_record_sets(scope, &c.zone, &c.name) {
+        let now = match self.shared.aws.records_at(scope, &c.zone, &c.name) {
             Ok(now) => now,
             Err(e) => {
                 log::warn!("{}: the records of instances that are gone are not swept: {e}", c.key);
@@ -166,12 +165,9 @@ impl DomainRun {
             return true;
         }
         let pieces: Vec<_> = dead.iter().map(|set| vec![Change::delete((*set).clone())]).collect();
-        let changes: Vec<_> = pieces.iter().flatten().map(Change::to_json).collect();
-        self.note_call(
-            "change_resource_record_sets",
-            json!({ "HostedZoneId": c.zone, "ChangeBatch": { "Changes": changes } }),
-        );
-        let ends = self.shared.zones.submit(&self.shared.aws, &c.zone, pieces, scope);
+        self.note_changes(&c.zone, &pieces.concat());
+        // Not longer than what was looked at can count.
+        let ends = self.shared.zones.submit(&self.shared.aws, &c.zone, pieces, &scope.within(DECIDED));
         let mut clear = true;
         for (set, end) in dead.into_iter().zip(ends) {
             let what = format!("{} {} {}", c.name, set.kind, set.values.join(" "));
@@ -181,7 +177,7 @@ impl DomainRun {
                     let state = why(set).copied().flatten().map_or("not known to EC2", InstanceState::name);
                     log::info!("{}: {what} is deleted: {id} is {state}", c.key);
                 }
-                Err(e) if e.class() == Class::Ambiguous => {
+                Err(e) if e.class() == Class::Ambiguous || (e.halt().is_some() && scope.check().is_ok()) => {
                     log::debug!("{}: {what} of {id}: looking again: {e}", c.key);
                     clear = false;
                 }

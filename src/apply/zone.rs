@@ -36,8 +36,24 @@ struct State {
     next: u64,
     /// Somebody is sending.
     busy: bool,
-    waiting: Vec<(u64, Piece)>,
+    waiting: Vec<Waiting>,
     done: BTreeMap<u64, Result<(), ApiError>>,
+}
+
+/// A piece that is to be sent, by whoever sends.
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    piece: Piece,
+    /// Of whoever waits for it: when that is over, it is not sent any more.
+    scope: Scope,
+}
+
+impl Waiting {
+    /// Why it is not to be sent any more.
+    fn over(&self) -> Option<ApiError> {
+        self.scope.check().err().map(|halt| ApiError::halted("ChangeResourceRecordSets", halt, None))
+    }
 }
 
 impl Zones {
@@ -58,7 +74,7 @@ impl Queue {
         for (i, piece) in pieces.iter().enumerate() {
             let ticket = state.next;
             state.next += 1;
-            state.waiting.push((ticket, piece.clone()));
+            state.waiting.push(Waiting { ticket, piece: piece.clone(), scope: scope.clone() });
             mine.push((ticket, i));
         }
         while !mine.is_empty() {
@@ -76,12 +92,21 @@ impl Queue {
                 None => true,
             });
             for (ticket, i) in again {
-                state.waiting.push((ticket, pieces[i].clone()));
+                state.waiting.push(Waiting { ticket, piece: pieces[i].clone(), scope: scope.clone() });
                 mine.push((ticket, i));
             }
             if mine.is_empty() {
                 break;
             }
+            // What its owner has given up must not go out with what others send.
+            let State { waiting, done, .. } = &mut *state;
+            waiting.retain(|w| match w.over() {
+                Some(e) => {
+                    done.insert(w.ticket, Err(e));
+                    false
+                }
+                None => true,
+            });
             if !state.busy && !state.waiting.is_empty() {
                 state.busy = true;
                 let batch = take_batch(&mut state.waiting);
@@ -91,6 +116,9 @@ impl Queue {
                 state.busy = false;
                 state.done.extend(outcome);
                 self.changed.notify_all();
+                continue;
+            }
+            if mine.iter().any(|(ticket, _)| state.done.contains_key(ticket)) {
                 continue;
             }
             // Whoever sends ends with the same deadline, and then this thread takes over.
@@ -103,23 +131,23 @@ impl Queue {
 }
 
 /// As many of the waiting pieces as one request takes, in order; two pieces for one set never share a request.
-fn take_batch(waiting: &mut Vec<(u64, Piece)>) -> Vec<(u64, Piece)> {
-    let mut batch: Vec<(u64, Piece)> = Vec::new();
+fn take_batch(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
+    let mut batch: Vec<Waiting> = Vec::new();
     let (mut records, mut chars) = (0, 0);
     let mut rest = Vec::new();
     let names = |p: &Piece| p.iter().map(|c| c.set.slot()).collect::<Vec<_>>();
-    for (ticket, piece) in waiting.drain(..) {
-        let (r, c) = weight(&piece);
+    for next in waiting.drain(..) {
+        let (r, c) = weight(&next.piece);
         let fits = records + r <= MAX_RECORDS && chars + c <= MAX_CHARS;
         // A batch of UPSERTs alone may be repeated: one DELETE among them would take that from all.
-        let alike = batch.first().is_none_or(|(_, b)| repeatable(b) == repeatable(&piece));
-        let meets = batch.iter().any(|(_, b)| names(b).iter().any(|n| names(&piece).contains(n)));
+        let alike = batch.first().is_none_or(|b| repeatable(&b.piece) == repeatable(&next.piece));
+        let meets = batch.iter().any(|b| names(&b.piece).iter().any(|n| names(&next.piece).contains(n)));
         if batch.is_empty() || (fits && alike && !meets && rest.is_empty()) {
             records += r;
             chars += c;
-            batch.push((ticket, piece));
+            batch.push(next);
         } else {
-            rest.push((ticket, piece));
+            rest.push(next);
         }
     }
     *waiting = rest;
@@ -138,18 +166,66 @@ fn weight(piece: &Piece) -> (usize, usize) {
     })
 }
 
-fn send_batch(batch: &[(u64, Piece)], scope: &Scope, send: Send<'_>) -> Vec<(u64, Result<(), ApiError>)> {
-    let together: Vec<Change> = batch.iter().flat_map(|(_, p)| p.iter().cloned()).collect();
-    let all = |r: Result<(), ApiError>| batch.iter().map(|(t, _)| (*t, r.clone())).collect();
-    match send(&together, scope) {
+fn send_batch(batch: &[Waiting], scope: &Scope, send: Send<'_>) -> Vec<(u64, Result<(), ApiError>)> {
+    let together: Vec<Change> = batch.iter().flat_map(|w| w.piece.iter().cloned()).collect();
+    let all = |r: Result<(), ApiError>| batch.iter().map(|w| (w.ticket, r.clone())).collect();
+    // As long as the first of those who wait has time: the others send theirs again.
+    let left = batch.iter().map(|w| w.scope.remaining()).min().unwrap_or_default();
+    match send(&together, &scope.within(left)) {
         Ok(()) => all(Ok(())),
         // Refused as a whole, for the sake of one: which one?
         Err(e) if batch.len() > 1 && !matches!(e.class(), Class::Halted(_) | Class::Ambiguous) => {
             log::info!("a batch of {} changes was refused; sending them one by one: {e}", batch.len());
-            // What the batch may have done, each piece of it may have done.
-            let one = |p: &Piece| send(p, scope).map_err(|o| ApiError { unsure: o.unsure || e.unsure, ..o });
-            batch.iter().map(|(t, p)| (*t, one(p))).collect()
+            let one = |w: &Waiting| match w.over() {
+                Some(over) => Err(ApiError { unsure: e.unsure, ..over }),
+                // What the batch may have done, each piece of it may have done.
+                None => send(&w.piece, &scope.within(w.scope.remaining()))
+                    .map_err(|o| ApiError { unsure: o.unsure || e.unsure, ..o }),
+            };
+            batch.iter().map(|w| (w.ticket, one(w))).collect()
         }
         Err(e) => all(Err(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::scope::{Stop, StopReason};
+
+    #[test]
+    fn what_its_owner_has_given_up_is_not_sent_by_others() {
+        let clock = Arc::new(Clock::new(None).unwrap());
+        let scope = |stop: &Stop| Scope::new(&clock, Duration::from_secs(60), Some(stop));
+        let piece = |name: &str| vec![Change::create(RecordSet::simple(name, "A", 60, &["192.0.2.1".to_owned()]))];
+        let (queue, sent, go) = (Queue::default(), Mutex::new(Vec::new()), Mutex::new(()));
+        let hold = lock(&go);
+        let send = |batch: &[Change], _: &Scope| {
+            lock(&sent).extend(batch.iter().map(|c| c.set.name.clone()));
+            drop(lock(&go));
+            Ok(())
+        };
+        let until = |done: &dyn Fn() -> bool| {
+            while !done() {
+                std::thread::sleep(Duration::from_millis(1))
+            }
+        };
+        let (failed, other) = (Stop::new(), Stop::new());
+        std::thread::scope(|s| {
+            let first = s.spawn(|| queue.submit(vec![piece("first.e")], &scope(&other), &send));
+            until(&|| !lock(&sent).is_empty());
+            let lost = s.spawn(|| queue.submit(vec![piece("lost.e")], &scope(&failed), &send));
+            let third = s.spawn(|| queue.submit(vec![piece("third.e")], &scope(&other), &send));
+            until(&|| lock(&queue.state).waiting.len() == 2);
+            failed.request(StopReason::Interrupted);
+            drop(hold);
+            assert_eq!((first.join().unwrap(), third.join().unwrap()), (vec![Ok(())], vec![Ok(())]));
+            let ends = lost.join().unwrap();
+            assert!(matches!(ends[0].as_ref().unwrap_err().class(), Class::Halted(_)), "{ends:?}");
+        });
+        let mut sent = sent.into_inner().unwrap();
+        sent.sort();
+        assert_eq!(sent, ["first.e.", "third.e."]);
     }
 }

@@ -247,6 +247,25 @@ fn root<'a, 'i>(doc: &'a roxmltree::Document<'i>, name: &str) -> Result<roxmltre
     }
 }
 
+/// What listings are sorted by: the labels of a (normalised) name from the last to the first, with a dot after each.
+/// <https://docs.aws.amazon.com/Route53/latest/APIReference/API_ListResourceRecordSets.html>
+pub(crate) fn listing_order(name: &str) -> String {
+    let mut labels: Vec<&str> = name.trim_end_matches('.').split('.').collect();
+    labels.reverse();
+    labels.join(".") + "."
+}
+
+/// Whether a listing that begins at `start` and ends before `end` (or with the zone) tells of `name`: that it is not there
+/// counts, too. Of names with escapes it is not known where they stand.
+fn tells_of(listed: &[RecordSet], start: &str, end: Option<&str>, name: &str) -> bool {
+    let plain = |n: &str| !n.contains('\\');
+    let mut order = listed.iter().map(|s| s.name.as_str());
+    [start, name].into_iter().chain(end).chain(order.clone()).all(plain)
+        && order.by_ref().map(listing_order).is_sorted()
+        && listing_order(start) < listing_order(name)
+        && end.is_none_or(|end| listing_order(name) < listing_order(end))
+}
+
 /// Where a page begins: name, type and set identifier.
 type Start = (String, String, String);
 
@@ -361,22 +380,39 @@ fn write(e: &Element, out: &mut String) {
 }
 
 impl Aws {
-    /// All record sets of exactly this name, of all types.
-    pub(crate) fn list_record_sets(&self, scope: &Scope, zone: &str, name: &str) -> Result<Vec<RecordSet>, ApiError> {
-        let name = normalise(name);
+    /// All record sets of the first of these names, of all types; and of each of the next ones as long as the same answer
+    /// tells of them: they are to be in the order of a listing ([`listing_order`]). So there may be fewer lists than names.
+    pub(crate) fn list_record_sets(
+        &self,
+        scope: &Scope,
+        zone: &str,
+        names: &[&str],
+    ) -> Result<Vec<Vec<RecordSet>>, ApiError> {
+        let name = normalise(names.first().copied().unwrap_or_default());
         let mut start: Start = (name.clone(), String::new(), String::new());
         let mut all = Vec::new();
         for _ in 0..MAX_PAGES {
             let (page, next) = self.client.call(scope, &list(zone, &start), parse_list)?;
             // The list begins at the name or after it, and goes on to the end of the zone.
             let beyond = page.iter().any(|s| s.name != name);
-            all.extend(page.into_iter().filter(|s| s.name == name));
+            all.extend(page);
             match next {
                 Some(n) if !beyond && normalise(&n.0) == name => start = n,
-                _ => return Ok(all),
+                next => {
+                    let end = next.map(|n| normalise(&n.0));
+                    let told = |n: &str| *n == name || tells_of(&all, &name, end.as_deref(), n);
+                    let told = names.iter().map(|n| normalise(n)).take_while(|n| told(n));
+                    let of = |n: String| all.iter().filter(|s| s.name == n).cloned().collect();
+                    return Ok(told.map(of).collect());
+                }
             }
         }
         Err(ApiError::ours(LIST, Class::Fatal, format!("its pages do not end after {MAX_PAGES}")))
+    }
+
+    /// All record sets of exactly this name, of all types.
+    pub(crate) fn records_at(&self, scope: &Scope, zone: &str, name: &str) -> Result<Vec<RecordSet>, ApiError> {
+        Ok(self.list_record_sets(scope, zone, &[name])?.into_iter().next().unwrap_or_default())
     }
 
     /// Carries out all changes, or none.

@@ -163,7 +163,7 @@ fn domains(r: &mut Reader, node: &Node, timeout: Duration) -> Vec<Domain> {
         let address = address::directive(r, &o, &mut first_address, timeout);
         let mut records = Vec::new();
         for (path, node) in r.array(&o, "update-route53") {
-            let Some(directive) = record::directive(r, node, path) else { continue };
+            let Some(directive) = record::directive(r, node, path, timeout) else { continue };
             devices.shared.record(r, &p.key, &directive, node.at);
             records.push(directive);
         }

@@ -234,6 +234,10 @@ pub(crate) struct RecordDirective {
     pub(crate) policy: RecordPolicy,
     /// `sweep`: which records of other members of the fleet are deleted.
     pub(crate) sweep: Sweep,
+    /// `wait`: how long a public IPv4 address is waited for.
+    pub(crate) wait: Option<Duration>,
+    /// `follow`: its value changes with the addresses of the instance, while the daemon watches; default true.
+    pub(crate) follow: bool,
     /// `release`: the events on which it is deleted, after their commands and the volumes.
     pub(crate) release: Vec<Event>,
 }

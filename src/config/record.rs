@@ -1,10 +1,12 @@
 //! `update-route53`.
 
+use std::time::Duration;
+
 use super::json5::Node;
 use super::reader::Reader;
-use super::{RecordDirective, RecordPolicy, Sweep, mount};
+use super::{RecordDirective, RecordPolicy, Sweep, claim, mount};
 
-const KEYS: [&str; 7] = ["hostedzone", "name", "ttl", "critical", "policy", "sweep", "release"];
+const KEYS: [&str; 9] = ["hostedzone", "name", "ttl", "critical", "policy", "sweep", "wait", "follow", "release"];
 
 const POLICIES: [(&str, RecordPolicy); 2] =
     [("simple", RecordPolicy::Simple), ("multivalue", RecordPolicy::Multivalue)];
@@ -12,8 +14,8 @@ const POLICIES: [(&str, RecordPolicy); 2] =
 const SWEEPS: [(&str, Sweep); 3] =
     [("terminated", Sweep::Terminated), ("missing", Sweep::Missing), ("never", Sweep::Never)];
 
-/// One entry.
-pub(super) fn directive(r: &mut Reader, node: &Node, path: String) -> Option<RecordDirective> {
+/// One entry. `init`: how long the whole init may take.
+pub(super) fn directive(r: &mut Reader, node: &Node, path: String, init: Duration) -> Option<RecordDirective> {
     let o = r.object(node, &path, &KEYS)?;
     let critical = r.bool(&o, "critical", true);
     let zone = r.required_string(&o, "hostedzone").map(|z| {
@@ -31,6 +33,9 @@ pub(super) fn directive(r: &mut Reader, node: &Node, path: String) -> Option<Rec
     if let (RecordPolicy::Simple, Some(node)) = (policy, o.get("sweep")) {
         r.warn(&o.path_of("sweep"), node.at, "has no effect: policy is not multivalue");
     }
+    let wait = claim::wait(r, &o, init);
+    let follow = r.bool(&o, "follow", true);
     let release = mount::release(r, &o, &["on"]).map(|r| r.on).unwrap_or_default();
-    Some(RecordDirective { path, critical, hosted_zone: zone?, name: name?, ttl: ttl?, policy, sweep, release })
+    let (hosted_zone, name, ttl) = (zone?, name?, ttl?);
+    Some(RecordDirective { path, critical, hosted_zone, name, ttl, policy, sweep, wait, follow, release })
 }

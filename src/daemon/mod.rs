@@ -325,8 +325,6 @@ impl Daemon {
                 lost.push(*d);
             }
         }
-        let standing = domains.iter().filter(|d| !d.has_failed());
-        standing.for_each(|d| d.run.keep_records());
         left.extend(self.roll_back(&lost));
         left
     }

@@ -11,11 +11,15 @@ use super::leave::kept;
 use super::{Daemon, MESSAGES, UNHURRIED, names_of};
 use crate::apply::lock;
 use crate::config::Transition;
-use crate::model::Event;
+use crate::log::in_domain;
+use crate::model::{Event, Facts};
 use crate::parallel;
 use crate::plan::way_out;
 use crate::poll::{Happening, Others, Poller};
 use crate::scope::Scope;
+
+/// How long it may take to change records as the addresses have.
+const FOLLOW: Duration = Duration::from_secs(60);
 
 impl Daemon {
     /// Starts the thread that looks for notices and events.
@@ -25,13 +29,41 @@ impl Daemon {
         }
         let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
         let (acted_on, hurry) = (self.acted_on.clone(), self.hurry.clone());
-        let others = Others::of(&self.config, &|event| self.names(event), &self.watch);
+        let now = self.records_follow().then(|| context.shared.clock.now());
+        let others = Others::of(&self.config, &|event| self.names(event), &self.watch, now);
         let work = move || {
             let (shared, noticed) = (&context.shared, &context.notice);
             let (imds, clock, stop, hurry) = (&shared.imds, &shared.clock, &stop, &hurry);
             Poller { imds, clock, every, stop, noticed, acted_on, others, hurry }.poll();
         };
         parallel::background("poll", Box::new(work))
+    }
+
+    /// Whether there are records that follow the addresses of the instance.
+    fn records_follow(&self) -> bool {
+        self.args.init && self.domains.iter().any(|d| d.config.records.iter().any(|r| r.follow))
+    }
+
+    /// Changes the records of these domains that follow the addresses of the instance, beside everything else: an
+    /// interruption does not wait for it.
+    fn follow(&self, now: Facts) -> Option<JoinHandle<()>> {
+        let follows = |d: &&Arc<Domain>| !d.has_failed() && d.run.is_to_follow(&now);
+        let domains: Vec<Arc<Domain>> = self.domains.iter().filter(follows).map(Arc::clone).collect();
+        if domains.is_empty() {
+            return None;
+        }
+        let (all, shared, stop) = (self.domains.clone(), self.context.shared.clone(), self.stop.clone());
+        let work = move || {
+            let scope = Scope::new(&shared.clock, FOLLOW, Some(&stop));
+            if all.iter().any(|d| in_domain(d.name(), || d.run.keeps_address(&now, &scope))) {
+                return;
+            }
+            shared.has_addresses(&now);
+            for d in domains {
+                in_domain(d.name(), || d.run.follow(&now, &scope));
+            }
+        };
+        parallel::background("follow", Box::new(work))
     }
 
     /// Whether anything is to be done at `event`, of those that must be named.
@@ -48,8 +80,11 @@ impl Daemon {
             if self.stop.wait_or(Duration::from_secs(24 * 3600), &something).is_some() {
                 return Vec::new();
             }
-            let Some(happening) = self.watch.take() else { continue };
             background.retain(|t| !t.is_finished());
+            if let Some(addresses) = self.watch.take_addresses() {
+                background.extend(self.follow(addresses));
+            }
+            let Some(happening) = self.watch.take() else { continue };
             if self.happens(happening, background) && self.stop.get().is_none() {
                 return kept(&self.domains.iter().collect::<Vec<_>>());
             }

@@ -7,6 +7,7 @@ pub(crate) mod addresses;
 pub(crate) mod copies;
 pub(crate) mod create;
 pub(crate) mod devices;
+pub(crate) mod follow;
 pub(crate) mod format;
 pub(crate) mod members;
 pub(crate) mod moves;

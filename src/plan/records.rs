@@ -2,19 +2,21 @@
 
 use std::fmt;
 
-use crate::aws::route53::{Change, RecordSet};
+use crate::aws::route53::{Change, RecordSet, address};
 
 /// The changes of one directive, and what undoes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The record's name, normalised.
     pub(crate) name: String,
-    /// UPSERTs; none if everything is as it should be.
+    /// What is written, only if what was read is there still; none if everything is as it should be.
     pub(crate) changes: Vec<Change>,
     /// The sets that the changes write.
     pub(crate) ours: Vec<RecordSet>,
     /// What those sets were before, exactly; those that were not there are missing.
     pub(crate) before: Vec<RecordSet>,
+    /// What was there before an earlier run of this instance wrote over it: it need not be right any more.
+    pub(crate) earlier: Vec<RecordSet>,
     /// What stands at the name when the changes are made: `ours`, and what was there as it should be.
     pub(crate) wanted: Vec<RecordSet>,
     /// What somebody should know.
@@ -34,15 +36,16 @@ impl Plan {
 }
 
 impl Plan {
-    /// The same plan, where what stands there is an earlier run's `ours` that this run goes on with: what undoes both
-    /// is what was `before` that run.
-    pub(crate) fn after(self, ours: &[RecordSet], before: &[RecordSet]) -> Plan {
+    /// The same plan, where what stands there is the `ours` of an earlier write that this one goes on with: what undoes
+    /// both is what was there before that one, `before` in this life or in an `earlier` one.
+    pub(crate) fn after(self, ours: &[RecordSet], before: &[RecordSet], earlier: &[RecordSet]) -> Plan {
         let merged = |first: &[RecordSet], of: &[RecordSet], second: &[RecordSet]| {
             let rest = second.iter().filter(|s| !of.iter().any(|o| o.kind == s.kind));
             first.iter().chain(rest).cloned().collect::<Vec<_>>()
         };
         let before = merged(before, ours, &self.before);
-        Plan { ours: merged(&self.ours, &self.ours, ours), before, ..self }
+        let earlier = merged(earlier, ours, &self.earlier);
+        Plan { ours: merged(&self.ours, &self.ours, ours), before, earlier, ..self }
     }
 }
 
@@ -129,7 +132,9 @@ pub(crate) fn plan(
         if there.iter().any(|s| s.same_content(&ours)) {
             continue;
         }
-        plan.changes.push(Change::upsert(ours.clone()));
+        // Not an UPSERT: what somebody has written since it was read is not written over unseen.
+        plan.changes.extend(there.iter().map(|s| Change::delete((*s).clone())));
+        plan.changes.push(Change::create(ours.clone()));
         plan.before.extend(there.into_iter().cloned());
         plan.ours.push(ours);
     }
@@ -153,14 +158,28 @@ pub(crate) fn undo(ours: &[RecordSet], before: &[RecordSet]) -> Vec<Change> {
     ours.iter().cloned().map(Change::delete).chain(before.iter().cloned().map(Change::create)).collect()
 }
 
-/// What of `before` can be put back beside what is there now: a simple set cannot once others have joined ours.
-pub(crate) fn can_be_again(now: &[RecordSet], ours: &[RecordSet], before: &[RecordSet]) -> Vec<RecordSet> {
-    let joined = |b: &RecordSet| {
-        let other =
-            |n: &RecordSet| n.set_identifier.is_some() && !ours.iter().any(|o| o.set_identifier == n.set_identifier);
-        b.set_identifier.is_none() && now.iter().any(|n| n.kind == b.kind && other(n))
+/// What undoes those of `ours` that are there `now`, each by itself: what of `before` was in their place comes back, unless
+/// something else stands there by now (a simple set cannot come back either once others have joined ours).
+pub(crate) fn undo_of(now: &[RecordSet], ours: &[RecordSet], before: &[RecordSet]) -> Vec<Change> {
+    let is_ours = |n: &RecordSet| ours.iter().any(|o| o.same_content(n));
+    let still: Vec<RecordSet> = now.iter().filter(|n| is_ours(n)).cloned().collect();
+    let was_here = |b: &RecordSet| still.iter().any(|s| s.kind == b.kind) && !is_ours(b);
+    let in_its_way = |b: &RecordSet, n: &RecordSet| {
+        n.kind == b.kind
+            && !is_ours(n)
+            && (n.slot() == b.slot() || n.set_identifier.is_none() || b.set_identifier.is_none())
     };
-    before.iter().filter(|b| !joined(b)).cloned().collect()
+    let back = |b: &&RecordSet| was_here(b) && !now.iter().any(|n| in_its_way(b, n));
+    let back: Vec<RecordSet> = before.iter().filter(back).cloned().collect();
+    undo(&still, &back)
+}
+
+/// Of what was there before an earlier run wrote over it, what can still be right, with the addresses that this instance
+/// has `now`. An alias leads to a service, which outlives instances. An address of somebody else may be dead by now, or
+/// another one's.
+pub(crate) fn still_right(earlier: &[RecordSet], now: &[String]) -> (Vec<RecordSet>, Vec<RecordSet>) {
+    let has = |v: &String| now.iter().any(|n| address(n) == address(v));
+    earlier.iter().cloned().partition(|s| s.values.iter().all(has))
 }
 
 /// What is at a name now, as seen from a roll-back.
@@ -208,11 +227,12 @@ mod tests {
         let first = [set("A", "192.0.2.2")];
         let mut sets = first.to_vec();
         sets.push(set("AAAA", "2001:db8::1"));
-        let both = plan(&sets, "a.e.", 60, &ips(&["192.0.2.3"]), &ips(&["2001:db8::3"])).unwrap().after(&first, &old);
+        let both =
+            plan(&sets, "a.e.", 60, &ips(&["192.0.2.3"]), &ips(&["2001:db8::3"])).unwrap().after(&first, &old, &[]);
         assert_eq!(both.before, [set("A", "192.0.2.1"), set("AAAA", "2001:db8::1")]);
         assert_eq!(both.ours, [set("A", "192.0.2.3"), set("AAAA", "2001:db8::3")]);
         // What it does not touch is undone with it all the same.
-        let one = plan(&sets, "a.e.", 60, &[], &ips(&["2001:db8::3"])).unwrap().after(&first, &old);
+        let one = plan(&sets, "a.e.", 60, &[], &ips(&["2001:db8::3"])).unwrap().after(&first, &old, &[]);
         assert_eq!(one.ours, [set("AAAA", "2001:db8::3"), set("A", "192.0.2.2")]);
         assert_eq!(one.before, [set("A", "192.0.2.1"), set("AAAA", "2001:db8::1")]);
     }
@@ -223,10 +243,12 @@ mod tests {
         let v6 = ips(&["2001:db8::1"]);
         let p = plan(&[], "a.e.", 60, &v4, &v6).unwrap();
         assert_eq!((p.changes.len(), p.before.len(), p.ours.len()), (2, 0, 2));
+        assert_eq!(p.changes[0], Change::create(p.ours[0].clone()));
         let old = RecordSet::simple("a.e.", "A", 300, &ips(&["192.0.2.9"]));
         let txt = RecordSet::simple("a.e.", "TXT", 300, &ips(&["\"x\""]));
         let p = plan(&[old.clone(), txt], "a.e.", 60, &v4, &[]).unwrap();
         assert_eq!(p.before, std::slice::from_ref(&old));
+        assert_eq!(p.changes, [Change::delete(old.clone()), Change::create(p.ours[0].clone())]);
         assert_eq!(undo(&p.ours, &p.before), [Change::delete(p.ours[0].clone()), Change::create(old)]);
         // The order of values does not matter.
         let same = RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.2", "192.0.2.1"]));
@@ -273,9 +295,38 @@ mod tests {
         assert_eq!(compare(&[member("i-1", "192.0.2.9"), other.clone()], &ours, &[]), Now::Foreign);
         // What was simple before can be so again only while nobody has joined.
         assert_eq!(compare(&simple, &ours, &simple), Now::Before);
-        assert_eq!(can_be_again(&ours, &ours, &simple), simple);
-        assert_eq!(can_be_again(&[ours[0].clone(), other], &ours, &simple), []);
+        assert_eq!(undo_of(&ours, &ours, &simple), undo(&ours, &simple));
+        assert_eq!(undo_of(&[ours[0].clone(), other], &ours, &simple), undo(&ours, &[]));
         // A simple record has no neighbours.
         assert_eq!(compare(&ours, &simple, &[]), Now::Foreign);
+    }
+
+    #[test]
+    fn each_set_is_undone_by_itself() {
+        let set = |kind: &str, value: &str| RecordSet::simple("a.e.", kind, 60, &ips(&[value]));
+        let ours = [set("A", "192.0.2.1"), set("AAAA", "2001:db8::1")];
+        let before = [set("A", "192.0.2.9")];
+        assert_eq!(undo_of(&ours, &ours, &before), undo(&ours, &before));
+        // Somebody has A by now: the AAAA is ours still.
+        let now = [set("A", "192.0.2.7"), ours[1].clone()];
+        assert_eq!(undo_of(&now, &ours, &before), [Change::delete(ours[1].clone())]);
+        // Somebody took A away: that it should be gone is somebody's wish.
+        assert_eq!(undo_of(&ours[1..], &ours, &before), [Change::delete(ours[1].clone())]);
+        assert_eq!(undo_of(&before, &ours, &before), []);
+        // Two domains wrote with two TTLs: whichever stands is ours, and never put back.
+        let mut other = [ours[0].clone()];
+        other[0].ttl = Some(61);
+        let both = [ours[0].clone(), other[0].clone()];
+        assert_eq!(undo_of(&other, &both, &[ours[0].clone()]), [Change::delete(other[0].clone())]);
+    }
+
+    #[test]
+    fn what_may_still_be_right() {
+        let (mine, other) = (RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.1"])), "192.0.2.9");
+        let theirs = RecordSet::simple("a.e.", "A", 60, &ips(&["192.0.2.1", other]));
+        let mut alias = RecordSet::default();
+        alias.kind = "A".into();
+        let all = [mine.clone(), theirs.clone(), alias.clone()];
+        assert_eq!(still_right(&all, &ips(&["192.0.2.1"])), (vec![mine, alias], vec![theirs]));
     }
 }

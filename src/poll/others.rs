@@ -13,13 +13,15 @@ use time::format_description::well_known::Rfc3339;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::imds::{Imds, ImdsError, Scheduled};
-use crate::model::{Event, Notice};
+use crate::model::{Event, Facts, Notice};
 use crate::scope::{Scope, Stop};
 
 /// How often a recommendation and the target state are asked for.
 const OFTEN: Duration = Duration::from_secs(5);
 /// How often scheduled events are asked for: they are announced days ahead.
 const SELDOM: Duration = Duration::from_secs(60);
+/// How often the public addresses are asked for, where records follow them.
+const ADDRESSES: Duration = Duration::from_secs(30);
 /// How long one question may take: the next look for the notice waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,8 @@ pub(crate) struct Happening {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     inbox: Mutex<VecDeque<Happening>>,
+    /// The public addresses, as they were asked for last; nobody has looked at them yet.
+    addresses: Mutex<Option<Facts>>,
     /// What was handed over once is not again.
     handled: Mutex<BTreeSet<(Event, String)>>,
 }
@@ -47,7 +51,12 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Watch {
     /// Whether something has come.
     pub(crate) fn has_something(&self) -> bool {
-        !lock(&self.inbox).is_empty()
+        !lock(&self.inbox).is_empty() || lock(&self.addresses).is_some()
+    }
+
+    /// The public addresses that have come last.
+    pub(crate) fn take_addresses(&self) -> Option<Facts> {
+        lock(&self.addresses).take()
     }
 
     /// What has come first.
@@ -88,7 +97,7 @@ impl Question {
         &mut self,
         clock: &Arc<Clock>,
         stop: &Stop,
-        event: Event,
+        what: &str,
         ask: impl FnOnce(&Scope) -> Result<T, ImdsError>,
     ) -> Option<T> {
         let now = clock.now();
@@ -100,9 +109,9 @@ impl Question {
         let was_failing = std::mem::replace(&mut self.failing, answer.is_err());
         match &answer {
             Err(e) if !was_failing && stop.get().is_none() => {
-                log::error!("cannot look for '{}', and goes on trying: {e}", event.name());
+                log::error!("cannot look for '{what}', and goes on trying: {e}");
             }
-            Ok(_) if was_failing => log::info!("looking for '{}' again", event.name()),
+            Ok(_) if was_failing => log::info!("looking for '{what}' again"),
             _ => {}
         }
         answer.ok()
@@ -116,6 +125,7 @@ pub(crate) struct Others {
     rebalance: Question,
     maintenance: Question,
     target: Question,
+    addresses: Question,
     lead: Duration,
     timeout: Duration,
     /// The events that were there at the last look.
@@ -123,13 +133,18 @@ pub(crate) struct Others {
 }
 
 impl Others {
-    /// What the config `names`.
-    pub(crate) fn of(config: &Config, names: &dyn Fn(Event) -> bool, watch: &Arc<Watch>) -> Others {
+    /// What the config `names`. `now`: the public addresses are asked for too, if records follow them.
+    pub(crate) fn of(config: &Config, names: &dyn Fn(Event) -> bool, watch: &Arc<Watch>, now: Option<Tick>) -> Others {
+        let follow = now.map(|now| now.after(ADDRESSES));
+        // Those of an earlier turn are old.
+        watch.take_addresses();
         Others {
             watch: watch.clone(),
             rebalance: Question::new(names(Event::Rebalance), OFTEN),
             maintenance: Question::new(names(Event::Maintenance), SELDOM),
             target: Question::new(names(Event::Terminating), OFTEN),
+            // Those of the start are known.
+            addresses: Question { next: follow, ..Question::new(follow.is_some(), ADDRESSES) },
             lead: config.maintenance_lead,
             timeout: config.terminating_timeout,
             scheduled: Vec::new(),
@@ -138,21 +153,29 @@ impl Others {
 
     /// Asks for what is due, and hands over what has come. `Some`: Auto Scaling takes the instance out of service.
     pub(super) fn ask(&mut self, imds: &Imds, clock: &Arc<Clock>, stop: &Stop) -> Option<Notice> {
-        if let Some(Some(state)) = self.target.ask(clock, stop, Event::Terminating, |s| imds.target_state(s))
+        if let Some(Some(state)) = self.target.ask(clock, stop, Event::Terminating.name(), |s| imds.target_state(s))
             && Service::of(&state) != Service::In
         {
             log::info!("Auto Scaling takes this instance out of service: its target state is {state}");
             return Some(self.end(&state, clock));
         }
-        match self.rebalance.ask(clock, stop, Event::Rebalance, |s| imds.rebalance(s)) {
+        match self.rebalance.ask(clock, stop, Event::Rebalance.name(), |s| imds.rebalance(s)) {
             // As long as it is there, it is the same one.
             Some(Some(n)) if n.time >= clock.booted() => self.watch.bring(Event::Rebalance, n, "", stop),
             // One from before the boot is about an earlier life of the instance.
             Some(_) => self.watch.forget(Event::Rebalance, ""),
             None => {}
         }
-        if let Some(scheduled) = self.maintenance.ask(clock, stop, Event::Maintenance, |s| imds.scheduled(s)) {
+        if let Some(scheduled) = self.maintenance.ask(clock, stop, Event::Maintenance.name(), |s| imds.scheduled(s)) {
             self.compare(scheduled);
+        }
+        let ask = |s: &Scope| {
+            let mut facts = Facts::default();
+            imds.refresh_public_addresses(s, &mut facts).map(|_| facts)
+        };
+        if let Some(facts) = self.addresses.ask(clock, stop, "public addresses", ask) {
+            *lock(&self.watch.addresses) = Some(facts);
+            stop.look();
         }
         for e in self.scheduled.iter().filter(|e| is_due(e, self.lead, clock.corrected(), clock.booted())) {
             self.watch.bring(Event::Maintenance, e.notice.clone(), &key(e), stop);

@@ -168,7 +168,12 @@ fn a_kill_at_each_call_is_put_back_by_a_run_that_fails() {
         let committed = !lab.root(&lab.me).join("run/ec2fleetd").join("domain.d.journal").exists();
         let at_kill = picture(&lab);
         let run = lab.run(&c.scenario.config(true), fast());
-        let wanted = if committed { at_kill } else { before };
-        assert_eq!((run.code, picture(&lab)), (1, wanted), "{c:?}\n{run}");
+        const OLD: &str = "a.example.com. A 300 192.0.2.1";
+        let written_over = !at_kill.1.contains(&OLD.to_owned());
+        let mut wanted = if committed { at_kill } else { before };
+        // What was there before a run that was killed wrote over it is not put back: it may be dead by now.
+        wanted.1.retain(|line| line != OLD || !written_over);
+        let now = picture(&lab);
+        assert_eq!((run.code, now), (1, wanted), "{c:?}\n{run}");
     });
 }

@@ -177,6 +177,14 @@ impl Picture {
         Picture { strict: of(true), loose: of(false) }
     }
 
+    /// The same without records.
+    pub(crate) fn without_records(mut self) -> Picture {
+        for lines in [&mut self.strict, &mut self.loose] {
+            lines.retain(|line| !line.contains(".example.com. "));
+        }
+        self
+    }
+
     /// The same, where it is not known whether the transaction's tag could be taken off.
     pub(crate) fn without_transaction(mut self, yes: bool) -> Picture {
         for line in self.loose.iter_mut().filter(|_| yes) {

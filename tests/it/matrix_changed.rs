@@ -6,9 +6,13 @@ use std::fs;
 use crate::disks::{config, id, volume};
 use crate::fakeaws::VolumeSpec;
 use crate::journal::journal;
+use crate::kit::zone;
 use crate::lab::Lab;
 use crate::matrix::{Clean, Key, LONG, Picture, SCENARIOS, Scenario, all, fast};
 use crate::matrix_kills::kill_at;
+
+/// What scenarios have at a name before they write over it.
+const OLD: &str = "old.example.com. A 300 192.0.2.1";
 
 #[derive(Debug)]
 struct Case {
@@ -71,14 +75,17 @@ fn a_run_of_another_config_killed_while_it_puts_back_is_settled_by_the_next() {
             if committed(&lab) {
                 break;
             }
+            let written_over = !zone(&lab, "Z1").contains(&OLD.to_owned());
             let used: Vec<String> = lab.seen().iter().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect();
             let came = kill_at(&lab, &other(), "*", nth, nth % 4 < 2);
             let what = format!("{case:?}, and then at call {nth}");
             let run = lab.run(&other(), fast());
             run.ends(0, &["ready: d started"]);
             let now = without_kept(&lab, &what);
-            let wanted = &wanted[case.scenario];
-            assert!(now == *wanted, "{what}: {}\nand should be\n{}\n{run}", now.join("\n"), wanted.join("\n"));
+            // What was there before a run that was killed wrote over it is not put back: it may be dead by now.
+            let mut wanted = wanted[case.scenario].clone();
+            wanted.retain(|line| line != OLD || !written_over);
+            assert!(now == wanted, "{what}: {}\nand should be\n{}\n{run}", now.join("\n"), wanted.join("\n"));
             for volume in &used {
                 assert_ne!(lab.state(volume), "gone", "{what}: it was used {run}");
             }

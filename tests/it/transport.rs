@@ -218,7 +218,9 @@ fn answers_that_make_no_sense_end_in_an_error_and_no_panic() {
             let text = all_services(&lab);
             lab.server.world().fault(Fault::every(action, kind.clone()));
             let run = lab.run(&text, once().rate(50));
-            assert!([1, 3].contains(&run.code), "{action} {kind:?} {run}");
+            // Of a write of records that is carried out, a look tells.
+            let written = action == "ChangeResourceRecordSets" && kind == FaultKind::Truncated;
+            assert!(if written { run.code == 0 } else { [1, 3].contains(&run.code) }, "{action} {kind:?} {run}");
             assert!(run.log.lines().filter(|l| l.contains("Z error ")).count() <= 4, "{action} {kind:?} {run}");
         }
     }

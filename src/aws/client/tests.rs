@@ -358,7 +358,7 @@ fn the_sets_of_a_name_are_read_over_pages_until_another_name_comes() {
     };
     let list = |answers| {
         let server = Script::of(answers);
-        let sets = run(&server, |aws, scope| aws.list_record_sets(scope, "Z1", "*.E.com")).unwrap();
+        let sets = run(&server, |aws, scope| aws.records_at(scope, "Z1", "*.E.com")).unwrap();
         (sets.len(), server)
     };
     let (found, server) = list(vec![

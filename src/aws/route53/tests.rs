@@ -91,3 +91,19 @@ fn a_member_of_a_fleet() {
     let (sets, _) = parse_list(LIST.as_bytes()).unwrap();
     assert!(sets.iter().all(|s| !s.is_multivalue() && !s.is_plain()));
 }
+
+#[test]
+fn what_a_listing_tells_of() {
+    let set = |name: &str| RecordSet::simple(name, "A", 60, &["192.0.2.1".to_owned()]);
+    let listed = ["a.e.com", "c-1.e.com", "c.e.com", "f"].map(set);
+    assert!(listing_order("c-1.e.com.") < listing_order("c.e.com."));
+    let told = |listed: &[RecordSet], end: Option<&str>, name: &str| tells_of(listed, "a.e.com.", end, name);
+    // Also of what is not there, up to where it ends.
+    for name in ["b.e.com.", "c.e.com.", "d.e.com."] {
+        assert!(told(&listed[..3], Some("e.e.com."), name) && told(&listed[..3], None, name));
+    }
+    assert!(!told(&listed[..3], Some("d.e.com."), "d.e.com.") && !told(&listed[..3], None, "a.b.com."));
+    // Nothing is concluded from an order that is not ours, nor of names with escapes.
+    let other = [listed[1].clone(), listed[0].clone()];
+    assert!(!told(&other, None, "b.e.com.") && !told(&listed[..1], None, "\\052.e.com."));
+}

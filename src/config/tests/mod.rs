@@ -4,6 +4,7 @@ mod hook;
 mod mistakes;
 mod on_failure;
 mod properties;
+mod records;
 mod shared;
 mod snapshots;
 mod way_out;
