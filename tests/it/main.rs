@@ -35,6 +35,7 @@ mod early_log;
 mod early_network;
 mod interruption;
 mod journal;
+mod journal_kinds;
 mod layers;
 mod lifecycle;
 mod loops;
