@@ -324,6 +324,8 @@ impl DomainRun {
                 for hold in holds {
                     if let Hold::Volume(v) = &hold
                         && !known(&l.inherited, &v.volume_id)
+                        // What could not be put back tells more of it than its tags do.
+                        && !known(&l.left, &v.volume_id)
                     {
                         l.inherited.push(hold);
                     }

@@ -46,7 +46,8 @@ pub(crate) fn find(shared: &Arc<Shared>, runs: &[&DomainRun]) -> Vec<Stray> {
         let (name, holds) = peek(&file, &instance);
         let name = name.unwrap_or_else(|| file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned());
         let stray = Stray { file, name, volumes: holds.iter().filter_map(volume).collect() };
-        if runs.iter().any(|r| holds.iter().any(|h| stray.is_for(r, h))) {
+        let of_ours = |r: &&DomainRun| stray.file.is_of(&r.config.name) || holds.iter().any(|h| stray.is_for(r, h));
+        if runs.iter().any(of_ours) {
             in_domain(&stray.name, || stray.hand_over(shared, runs));
         }
         if stray.file.path().exists() {
@@ -114,9 +115,7 @@ impl Stray {
             });
             run.ledger(|l| l.inherited.retain(|h| *h != hold));
         }
-        if self.file.is_of(&run.config.name)
-            && let Some(heir) = runs.iter().find(|r| r.config.name == run.config.name)
-        {
+        if let Some(heir) = runs.iter().find(|r| self.file.is_of(&r.config.name)) {
             let to_tidy = run.ledger(|l| std::mem::take(&mut l.to_tidy));
             heir.ledger(|l| l.to_tidy.extend(to_tidy));
         }

@@ -164,9 +164,12 @@ impl Uses {
         }
     }
 
-    /// Another turn begins: nobody uses anything.
+    /// Another turn begins: nobody uses anything. What is being taken away goes on being so.
     pub(crate) fn forget(&self) {
-        lock(&self.things).clear();
+        lock(&self.things).retain(|_, known| {
+            known.users.clear();
+            known.going
+        });
     }
 }
 
