@@ -214,6 +214,8 @@ pub(crate) struct Ledger {
     pub(super) inherited: Vec<Hold>,
     /// What could not be rolled back.
     pub(super) left: Vec<Hold>,
+    /// Holds of a kind that this version does not know: they are left alone, and in the journal.
+    pub(super) unknown: Vec<serde_json::Value>,
     /// What stands, with tags that are to be brought up to date.
     pub(super) committed: Vec<Committed>,
     /// The same of a run that was cut off.

@@ -5,6 +5,7 @@
 //! attachments and client tokens tell what can be told.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::hold::{Committed, Hold, Ledger, Origin};
 use crate::sys::journal::JournalFile;
@@ -32,6 +33,23 @@ struct Page<H, C> {
     consents: Vec<String>,
 }
 
+/// A hold in the file.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Entry<'a> {
+    Known(&'a Hold),
+    /// Of a kind or a form that another version wrote: it stays for that one.
+    Unknown(&'a Value),
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unusable {
+    /// It is another instance's: nothing of ours is lost.
+    Foreign(String),
+    Lost(String),
+}
+
 /// Where the ledger is written. The default one is nowhere.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -42,6 +60,8 @@ pub(crate) struct Journal {
     written: Option<Vec<u8>>,
     /// It was said that it cannot be written.
     said: bool,
+    /// What there was of this instance could not be read.
+    lost: bool,
 }
 
 impl Ledger {
@@ -58,10 +78,10 @@ impl Ledger {
         let page = match read {
             Ok(None) => None,
             Ok(Some(bytes)) => Some(parse(&bytes, instance)),
-            Err(e) => Some(Err(e.to_string())),
+            Err(e) => Some(Err(Unusable::Lost(e.to_string()))),
         };
         let (instance, domain) = (instance.to_owned(), domain.to_owned());
-        let journal = Journal { file: Some(file), instance, domain, written, said: false };
+        let journal = Journal { file: Some(file), instance, domain, written, said: false, lost: false };
         let mut ledger = Ledger { journal, ..Ledger::default() };
         match page {
             None => {}
@@ -73,7 +93,8 @@ impl Ledger {
     }
 
     /// Everything is as it was, but for the memory of what was mounted before.
-    fn go_on(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {
+    fn go_on(&mut self, (page, unknown): Read) {
+        self.unknown = unknown;
         (self.held, self.inherited, self.left) = (page.held, page.inherited, page.left);
         (self.committed, self.consents) = (page.committed, page.consents);
         for hold in self.held.iter_mut().chain(&mut self.inherited) {
@@ -83,7 +104,15 @@ impl Ledger {
         }
     }
 
-    fn take_over(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {
+    fn take_over(&mut self, (page, unknown): Read) {
+        self.unknown = unknown;
+        for hold in &self.unknown {
+            let kind = hold.as_object().and_then(|o| o.keys().next()).map_or("?", String::as_str);
+            log::error!(
+                "a hold of an earlier run ({kind}) is of a kind or form that this version of ec2fleetd does not know: it \
+                 stays as it is, and in the journal, for the version that wrote it"
+            );
+        }
         self.inherited = page.inherited.into_iter().chain(page.left).chain(page.held).collect();
         for hold in &mut self.inherited {
             if let Hold::Record(r) = hold {
@@ -106,16 +135,18 @@ impl Ledger {
     pub(super) fn write(&mut self, transaction: &str) {
         let Some(file) = &self.journal.file else { return };
         let committed: Vec<&Committed> = self.committed.iter().chain(&self.to_tidy).collect();
-        let empty = self.held.is_empty() && self.inherited.is_empty() && self.left.is_empty() && committed.is_empty();
+        let left: Vec<Entry<'_>> =
+            self.left.iter().map(Entry::Known).chain(self.unknown.iter().map(Entry::Unknown)).collect();
+        let empty = self.held.is_empty() && self.inherited.is_empty() && left.is_empty() && committed.is_empty();
         let empty = empty && self.consents.is_empty();
         let page = Page {
             version: VERSION,
             instance: self.journal.instance.clone(),
             domain: Some(self.journal.domain.clone()),
             transaction: transaction.to_owned(),
-            held: &self.held,
-            inherited: &self.inherited,
-            left: &self.left,
+            held: self.held.iter().map(Entry::Known).collect(),
+            inherited: self.inherited.iter().map(Entry::Known).collect(),
+            left,
             committed,
             consents: self.consents.clone(),
         };
@@ -145,17 +176,28 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Whether there was a journal that could not be read; it is only said once.
+    pub(super) fn was_lost(&mut self) -> bool {
+        std::mem::take(&mut self.journal.lost)
+    }
+}
+
 impl Journal {
-    fn set_aside(&mut self, why: &str) {
+    fn set_aside(&mut self, why: &Unusable) {
         let Some(file) = &self.file else { return };
+        let (why, known) = match why {
+            Unusable::Foreign(why) => (why, "Nothing of this instance is in it"),
+            Unusable::Lost(why) => {
+                self.lost = true;
+                (why, "What it named is looked for by its tags")
+            }
+        };
         let aside = match file.set_aside() {
             Ok(path) => format!("it is {} now", path.display()),
             Err(e) => format!("it could not be set aside: {e}"),
         };
-        log::warn!(
-            "the journal {} of an earlier run cannot be used: {why}; {aside}. What AWS knows must do",
-            file.path().display()
-        );
+        log::warn!("the journal {} of an earlier run cannot be used: {why}; {aside}. {known}", file.path().display());
         self.written = Some(Vec::new());
     }
 }
@@ -163,7 +205,7 @@ impl Journal {
 /// What a journal is about, as far as it can be read: its domain, and what it holds.
 pub(super) fn peek(file: &JournalFile, instance: &str) -> (Option<String>, Vec<Hold>) {
     let page = file.read().ok().flatten().and_then(|bytes| parse(&bytes, instance).ok());
-    let Some(page) = page else { return (file.domain().map(str::to_owned), Vec::new()) };
+    let Some((page, _)) = page else { return (file.domain().map(str::to_owned), Vec::new()) };
     let holds: Vec<Hold> = page.held.into_iter().chain(page.inherited).chain(page.left).collect();
     // A directive's path begins with the domain, in quotes.
     let of_key = |h: &Hold| {
@@ -175,21 +217,32 @@ pub(super) fn peek(file: &JournalFile, instance: &str) -> (Option<String>, Vec<H
     (domain, holds)
 }
 
-fn parse(bytes: &[u8], instance: &str) -> Result<Page<Vec<Hold>, Vec<Committed>>, String> {
+/// A page, and the holds of it that are not known here.
+type Read = (Page<Vec<Hold>, Vec<Committed>>, Vec<Value>);
+
+fn parse(bytes: &[u8], instance: &str) -> Result<Read, Unusable> {
     #[derive(Deserialize)]
     struct Head {
         version: u32,
         instance: String,
     }
-    let torn = |e: serde_json::Error| format!("it is torn, or no journal ({e})");
+    let torn = |e: serde_json::Error| Unusable::Lost(format!("it is torn, or no journal ({e})"));
     let head: Head = serde_json::from_slice(bytes).map_err(torn)?;
-    if head.version != VERSION {
-        return Err(format!("its version is {}, this program's is {VERSION}", head.version));
-    }
     if head.instance != instance {
-        return Err(format!("it is of {}, this instance is {instance}", head.instance));
+        return Err(Unusable::Foreign(format!("it is of {}, this instance is {instance}", head.instance)));
     }
-    serde_json::from_slice(bytes).map_err(torn)
+    if head.version != VERSION {
+        return Err(Unusable::Lost(format!("its version is {}, this program's is {VERSION}", head.version)));
+    }
+    let page: Page<Vec<Value>, Vec<Committed>> = serde_json::from_slice(bytes).map_err(torn)?;
+    let mut unknown = Vec::new();
+    let mut known = |values: Vec<Value>| {
+        let of = |v: Value| Hold::deserialize(&v).map_err(|_| unknown.push(v)).ok();
+        values.into_iter().filter_map(of).collect()
+    };
+    let Page { version, instance, domain, transaction, committed, consents, .. } = page;
+    let (held, inherited, left) = (known(page.held), known(page.inherited), known(page.left));
+    Ok((Page { version, instance, domain, transaction, held, inherited, left, committed, consents }, unknown))
 }
 
 #[cfg(test)]

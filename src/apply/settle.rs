@@ -169,6 +169,10 @@ impl DomainRun {
             Done::Maybe => self.is_here(v, &id, scope)?,
             Done::Yes => {
                 let now = self.describe(scope, &id).map_err(failed)?;
+                if now.as_ref().is_some_and(|now| self.was_committed(v, now)) {
+                    log::info!("{id} stays: a later run has committed it");
+                    return Ok(true);
+                }
                 // Also where it is being detached: that it comes to an end is waited for.
                 let now = now.map(|now| now.attachments).unwrap_or_default();
                 now.iter().any(|a| a.instance_id == me && v.is_at(&a.device))
@@ -236,7 +240,7 @@ impl DomainRun {
         self.ledger(|l| {
             let is_it = |h: &Hold| matches!(h, Hold::Volume(v) if v.volume_id.as_ref() == Some(&now.id));
             let Hold::Volume(mut v) = l.inherited.remove(l.inherited.iter().position(is_it)?) else { return None };
-            if v.attached == Done::No || !v.is_at(device) {
+            if v.attached == Done::No || !v.is_at(device) || self.was_committed(&v, now) {
                 return None;
             }
             v.key.clone_from(&d.path);
@@ -332,6 +336,7 @@ impl DomainRun {
                 for hold in holds {
                     if let Hold::Volume(v) = &hold
                         && !known(&l.inherited, &v.volume_id)
+                        // What could not be put back tells more of it than its tags do.
                         && !known(&l.left, &v.volume_id)
                     {
                         l.inherited.push(hold);

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use super::hold::{Hold, Ledger};
 use super::journal::peek;
-use super::{DomainRun, Shared, lock, tidy};
+use super::settle::left_behind;
+use super::{DomainRun, Failure, Shared, lock, tidy};
+use crate::aws::ec2::{Filter, Volume};
 use crate::config::{Domain, Source};
 use crate::log::in_domain;
+use crate::plan::{create, tags};
 use crate::scope::Scope;
 use crate::sys::journal::JournalFile;
 use crate::sys::lock::{DomainLock, LockError};
@@ -43,7 +46,8 @@ pub(crate) fn find(shared: &Arc<Shared>, runs: &[&DomainRun]) -> Vec<Stray> {
         let (name, holds) = peek(&file, &instance);
         let name = name.unwrap_or_else(|| file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned());
         let stray = Stray { file, name, volumes: holds.iter().filter_map(volume).collect() };
-        if runs.iter().any(|r| holds.iter().any(|h| stray.is_for(r, h))) {
+        let of_ours = |r: &&DomainRun| stray.file.is_of(&r.config.name) || holds.iter().any(|h| stray.is_for(r, h));
+        if runs.iter().any(of_ours) {
             in_domain(&stray.name, || stray.hand_over(shared, runs));
         }
         if stray.file.path().exists() {
@@ -111,9 +115,7 @@ impl Stray {
             });
             run.ledger(|l| l.inherited.retain(|h| *h != hold));
         }
-        if self.file.is_of(&run.config.name)
-            && let Some(heir) = runs.iter().find(|r| r.config.name == run.config.name)
-        {
+        if let Some(heir) = runs.iter().find(|r| self.file.is_of(&r.config.name)) {
             let to_tidy = run.ledger(|l| std::mem::take(&mut l.to_tidy));
             heir.ledger(|l| l.to_tidy.extend(to_tidy));
         }
@@ -147,7 +149,55 @@ impl Stray {
         // What the time did not suffice for.
         let open = lock(&run.ledger).inherited.clone();
         left.extend(open.iter().map(|h| format!("{} is not put back yet", h.what())));
+        left.extend(run.settle_by_tags(scope));
+        left.extend(run.settle_rest(scope));
+        if !lock(&run.ledger).unknown.is_empty() {
+            left.push(format!("{} names what this version does not know", self.file.path().display()));
+        }
         tidy::tidy(shared, &[&run], scope);
+        left
+    }
+}
+
+impl DomainRun {
+    /// Where a journal could not be read: what tags tell of transactions of this instance that did not end. Volumes that it
+    /// made and that are free are inherited from here on; those that are attached are returned, in words: nobody knows
+    /// whether their application has started.
+    pub(super) fn settle_by_tags(&self, scope: &Scope) -> Vec<String> {
+        if !lock(&self.ledger).was_lost() {
+            return Vec::new();
+        }
+        let me = self.shared.facts().instance_id.clone();
+        let filters =
+            [Filter::exact(format!("tag:{}", tags::OWNER), &[&me]), Filter::exact("tag-key", &[tags::TRANSC_ID])];
+        let all = match self.shared.aws.describe_volumes(scope, &filters) {
+            Ok(all) => all,
+            Err(e) => return vec![Failure::api("look by their tags for volumes that a journal named", &e).text],
+        };
+        let configs = self.shared.configs.get().map(Vec::as_slice).unwrap_or_default();
+        let named = |id: &String| configs.iter().flat_map(|d| &d.volumes).any(|d| d.volume_id.as_ref() == Some(id));
+        let of = |v: &&Volume| match v.tag(tags::DOMAIN) {
+            Some(domain) => domain == self.config.name,
+            None => !named(&v.id),
+        };
+        let mut left = Vec::new();
+        for v in all.iter().filter(of) {
+            // Somebody's after all.
+            let Ok(Ok(_taking)) = self.take(&v.id, "", scope) else { continue };
+            let transaction = v.tag(tags::TRANSC_ID).unwrap_or_default();
+            if let Some(a) = v.attachments.iter().find(|a| a.instance_id == me) {
+                let what = format!(
+                    "{} is attached as {}, by a run that did not end (its transaction is {transaction}) and whose journal \
+                     cannot be read: detach it if nothing uses it",
+                    v.id, a.device
+                );
+                log::error!("{what}");
+                left.push(what);
+            } else if v.attachments.is_empty() && !v.state.is_ending() && create::is_token(transaction) {
+                let hold = left_behind(v);
+                self.ledger(|l| l.inherited.push(Hold::Volume(hold)));
+            }
+        }
         left
     }
 }

@@ -75,6 +75,7 @@ pub(crate) fn tidy(shared: &Shared, runs: &[&DomainRun], scope: &Scope) {
         let unfinished = run.finish_moves(scope);
         run.tidied(unfinished);
         run.settle_marks(scope);
+        run.settle_by_tags(scope);
         // What nobody has taken up by now is wanted by nobody. That it could not be put back was said.
         run.settle_rest(scope);
     }

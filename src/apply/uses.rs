@@ -10,8 +10,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::hold::{Hold, VolumeHold};
+use super::hold::{Hold, Origin, VolumeHold};
 use super::{DomainRun, Failure, lock};
+use crate::aws::ec2::Volume;
 use crate::plan::tags;
 use crate::scope::{Halt, Scope};
 use crate::sys::mounts;
@@ -163,9 +164,12 @@ impl Uses {
         }
     }
 
-    /// Another turn begins: nobody uses anything.
+    /// Another turn begins: nobody uses anything. What is being taken away goes on being so.
     pub(crate) fn forget(&self) {
-        lock(&self.things).clear();
+        lock(&self.things).retain(|_, known| {
+            known.users.clear();
+            known.going
+        });
     }
 }
 
@@ -254,6 +258,19 @@ impl DomainRun {
                 Err(format!("{id} stays attached as {}: {other} (run again when that has ended)", v.device))
             }
         }
+    }
+
+    /// Whether a hold of an earlier run is of a volume (as it is `now`) that was committed since: its transaction's tag, which
+    /// had come with ours as the owner's, is gone. The journal could not be written then, or was put back from elsewhere.
+    pub(super) fn was_committed(&self, v: &VolumeHold, now: &Volume) -> bool {
+        let tag_of = |key: &str| v.tags_before.iter().find(|(k, ..)| k == key);
+        let (Some((_, me, owner)), Some((_, transaction, _))) = (tag_of(tags::OWNER), tag_of(tags::TRANSC_ID)) else {
+            return false;
+        };
+        v.origin == Origin::Claimed
+            && owner.as_ref() != Some(me)
+            && now.tag(tags::OWNER) == Some(me)
+            && now.tag(tags::TRANSC_ID) != Some(transaction)
     }
 
     /// Holds of volumes which domains that stand have: there is nothing to put back, only tags to write.

@@ -99,6 +99,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         Ok(setup::Ready::Daemon(mut daemon)) => {
             let _locks = match setup::lock_domains(&daemon) {
                 Ok(locks) => locks,
+                Err(e) if stop.get() == Some(StopReason::Terminate) => {
+                    log::info!("stopped: {e}");
+                    return Outcome::Done;
+                }
                 Err(e) => {
                     log::error!("{e}");
                     return Outcome::Failed;

@@ -193,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn all_of_them_are_found_with_their_domains() {
+        let t = TestDir::new();
+        assert!(JournalFile::all(&t.root()).is_empty());
+        for domain in ["a", "b.c", "d e"] {
+            JournalFile::of(&t.root(), domain).write(b"{}").unwrap();
+        }
+        for other in ["domain.x.lock", "domain.x.journal.bad", "domain.x.journal.new", "reboots", "x.journal"] {
+            t.file(&format!("run/ec2fleetd/{other}"), "");
+        }
+        let all = JournalFile::all(&t.root());
+        let domains: Vec<_> = all.iter().map(JournalFile::domain).collect();
+        assert_eq!(domains, [None, Some("a"), Some("b.c")]);
+        assert!(all[0].is_of("d e") && !all[0].is_of("a") && all[1] == JournalFile::of(&t.root(), "a"));
+    }
+
+    #[test]
     fn what_is_not_ours_is_not_read() {
         let t = TestDir::new();
         let j = JournalFile::of(&t.root(), "a");

@@ -36,6 +36,7 @@ mod early_log;
 mod early_network;
 mod interruption;
 mod journal;
+mod journal_kinds;
 mod layers;
 mod lifecycle;
 mod lives;

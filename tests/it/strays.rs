@@ -267,3 +267,22 @@ fn what_was_committed_stays_and_gets_its_tags() {
     assert_eq!(lab.tag_keys(&id(1)), ["domain", "owner", "pool-name", "ts-used"], "{run}");
     assert!(!journal(&lab).exists(), "{run}");
 }
+
+#[test]
+fn the_journal_of_a_domain_of_ours_at_another_place_is_gone_on_with() {
+    let p = |script: &str| config(&directive("p", "/dev/xvdf", r#""pool-name": "p""#, script));
+    for (script, code) in [(NOTE, 0), ("exit 1", 1)] {
+        let lab = Lab::new();
+        lab.pool_of(1);
+        let before = Picture::of(&lab);
+        killed_in_command(&lab, &p(HOLD));
+        // By hand, and then by a unit.
+        let run = lab.run(&p(script), once().rate(5).env("RUNTIME_DIRECTORY", "/run/unit"));
+        run.ends(code, &["going on with vol-00000000000000001"]);
+        assert!(!journal(&lab).exists(), "{run}");
+        assert_eq!(lab.count("AttachVolume"), 1, "{run}");
+        if code == 1 {
+            same(&Picture::of(&lab), &before, Likeness::Strict, "as before the first run", &run);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::parse;
+use super::{Unusable, parse};
 use crate::apply::hold::{Committed, Done, Hold, Ledger, Origin, RecordHold, VolumeHold};
 use crate::aws::route53::RecordSet;
 use crate::properties::{bytes, in_time, mutated, settings, text};
@@ -103,7 +103,7 @@ fn the_seeds_are_journals() {
     for seed in SEEDS {
         parse(seed.as_bytes(), "i-1").unwrap();
         let other = parse(seed.as_bytes(), "i-2").unwrap_err();
-        assert_eq!(other, "it is of i-1, this instance is i-2");
+        assert_eq!(other, Unusable::Foreign("it is of i-1, this instance is i-2".to_owned()));
     }
 }
 
@@ -132,4 +132,33 @@ fn an_old_page_that_cannot_be_removed_is_removed_when_it_can_be() {
     ledger.committed.clear();
     ledger.write("t");
     assert!(!path.exists());
+}
+
+#[test]
+fn what_is_not_known_stays_in_it_and_the_rest_is_used() {
+    let known = r#"{"Record":{"key":"k","zone":"Z","name":"a.","ours":[],"before":[],"written":"Maybe"}}"#;
+    for unknown in [r#"{"Gadget":{"id":1}}"#, r#"{"Volume":{"key":"k"}}"#, "1", "null"] {
+        for place in ["held", "inherited", "left"] {
+            let lists = ["held", "inherited", "left"].map(|l| {
+                let holds = if l == place { format!("{unknown},{known}") } else { String::new() };
+                format!("\"{l}\":[{holds}]")
+            });
+            let text = format!(
+                "{{\"version\":1,\"instance\":\"i-1\",\"transaction\":\"t\",{},\"committed\":[]}}",
+                lists.join(",")
+            );
+            let t = TestDir::new();
+            let path = t.file("run/ec2fleetd/domain.d.journal", &text);
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            for _ in 0..2 {
+                let mut ledger = Ledger::open(&t.root(), "d", "i-1", false);
+                assert_eq!((ledger.inherited.len(), ledger.unknown.len()), (1, 1), "{unknown} {place}");
+                ledger.write("t");
+            }
+            let mut ledger = Ledger::open(&t.root(), "d", "i-1", false);
+            ledger.inherited.clear();
+            ledger.write("t");
+            assert!(std::fs::read_to_string(&path).unwrap().contains(unknown), "{unknown} {place}");
+        }
+    }
 }
