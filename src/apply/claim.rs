@@ -21,6 +21,9 @@ use crate::sys::block::{NameSnapshot, names_in_use};
 use crate::sys::device_names::DeviceNames;
 use crate::sys::lock::DeviceNameLock;
 
+/// How many answers in a row without a volume are not believed, where a claim of it may have worked.
+const MISSED: u32 = 3;
+
 /// The name under which a claim won, and the disks that had names before it.
 pub(crate) type Won = (String, NameSnapshot);
 
@@ -182,7 +185,8 @@ impl DomainRun {
         let mut pause = Duration::from_millis(250);
         loop {
             scope.check().map_err(|h| Failure::halted(format!("cannot {what}"), h))?;
-            self.with_volume(&d.path, |h| h.attached = Done::Maybe);
+            let sent = self.attach_time();
+            self.with_volume(&d.path, |h| (h.attached, h.sent) = (Done::Maybe, Some(sent)));
             let error = match self.shared.aws.attach_volume(scope, &v.id, me, device) {
                 Ok(()) => {
                     self.with_volume(&d.path, |h| h.attached = Done::Yes);
@@ -269,8 +273,17 @@ impl DomainRun {
         let facts = self.shared.facts();
         let made_it = self.made_it(d);
         let mut pause = Duration::from_millis(500);
+        let mut missed = 0;
         loop {
             let Some(now) = self.describe(scope, &v.id)? else {
+                // One answer proves nothing, and another volume beside this one would be one too many.
+                if unsure && missed < MISSED {
+                    missed += 1;
+                    let waiting = |h| Failure::halted(format!("cannot attach {}: it is not found", v.id), h);
+                    scope.sleep(pause).map_err(waiting)?;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                    continue;
+                }
                 if made_it {
                     let why = "does not exist any more (if it is encrypted: may this instance's role use its KMS key?)";
                     return Err(Failure::new(format!("{} {why}", v.id)));

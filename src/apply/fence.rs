@@ -11,7 +11,7 @@ use super::{DomainRun, Failure};
 use crate::aws::Class;
 use crate::config::VolumeDirective;
 use crate::plan::waiting::{self, Held};
-use crate::scope::Scope;
+use crate::scope::{Halt, Scope};
 
 /// How long a holder must have been stopped by what EC2 says: reads lag behind a start.
 const CERTAIN: Duration = Duration::from_secs(10);
@@ -35,6 +35,7 @@ impl DomainRun {
             scope.sleep(CERTAIN).map_err(|halt| Failure::halted(format!("cannot {what}"), halt))?;
         }
         let facts = self.shared.facts();
+        let looked = self.shared.clock.now();
         let now = self.describe(scope, id)?;
         let still = waiting::held(now.iter(), &facts.instance_id, &facts.zone);
         if still.first() != Some(h) {
@@ -44,9 +45,14 @@ impl DomainRun {
         let Some((_, state)) = states.into_iter().find(|(i, state)| i == holder && state.is_over()) else {
             return Ok(Fenced::NoMore);
         };
+        // The process was held up: its holder may run by now. The same for the tries of the call itself.
+        if self.shared.clock.now().since(looked) > CERTAIN {
+            return Ok(Fenced::NoMore);
+        }
+        let brief = scope.within(CERTAIN);
         log::warn!("{}: {id} is held by {holder}, which is {}: detaching it (fence)", d.path, state.name());
         self.note_call("detach_volume", json!({ "VolumeId": id, "InstanceId": holder }));
-        match self.shared.aws.detach_volume(scope, id, holder) {
+        match self.shared.aws.detach_volume(&brief, id, holder) {
             Ok(()) => Ok(Fenced::Yes),
             // Somebody else did it, or EC2 itself.
             Err(e) if e.class() == Class::Gone => Ok(Fenced::Yes),
@@ -54,7 +60,7 @@ impl DomainRun {
                 log::warn!("{}: nobody knows whether {id} is being detached from {holder}: {e}", d.path);
                 Ok(Fenced::Yes)
             }
-            Err(e) if matches!(e.class(), Class::TooEarly | Class::Conflict) => {
+            Err(e) if matches!(e.class(), Class::TooEarly | Class::Conflict) || e.halt() == Some(Halt::Deadline) => {
                 log::warn!("{}: cannot {what}: {e}", d.path);
                 Ok(Fenced::Refused(format!("cannot {what}: {e}")))
             }

@@ -18,6 +18,7 @@ pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod late;
 pub(crate) mod mount;
 pub(crate) mod moved;
 pub(crate) mod moving;
