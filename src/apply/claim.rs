@@ -185,8 +185,7 @@ impl DomainRun {
         let mut pause = Duration::from_millis(250);
         loop {
             scope.check().map_err(|h| Failure::halted(format!("cannot {what}"), h))?;
-            let sent = self.attach_time();
-            self.with_volume(&d.path, |h| (h.attached, h.sent) = (Done::Maybe, Some(sent)));
+            self.with_volume(&d.path, |h| h.attached = Done::Maybe);
             let error = match self.shared.aws.attach_volume(scope, &v.id, me, device) {
                 Ok(()) => {
                     self.with_volume(&d.path, |h| h.attached = Done::Yes);
@@ -194,6 +193,10 @@ impl DomainRun {
                 }
                 Err(e) => e,
             };
+            if error.may_have_worked() {
+                let sent = self.attach_time();
+                self.with_volume(&d.path, |h| h.sent = Some(sent));
+            }
             match error.class() {
                 Class::TooEarly => {
                     if !std::mem::replace(&mut said, true) {

@@ -87,7 +87,7 @@ pub(crate) struct VolumeHold {
     pub(crate) seen: bool,
     /// Whether it is attached.
     pub(crate) attached: Done,
-    /// When AttachVolume was sent last, in seconds since 1970: what is given up may still be carried out.
+    /// When an AttachVolume had no plain answer last, in seconds since 1970: it may still be carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sent: Option<i64>,
     /// The requested device name.

@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_secs(600);
 const EVERY: Duration = Duration::from_secs(15);
 
 impl DomainRun {
-    /// When AttachVolume is sent, for the hold.
+    /// Now, as the hold has it when an AttachVolume had no plain answer.
     pub(super) fn attach_time(&self) -> i64 {
         self.shared.clock.corrected().unix_timestamp()
     }
