@@ -78,8 +78,9 @@ fn a_fence_that_was_held_up_looks_again() {
     // The one that is asked right before the detachment.
     lab.until("the last look", || lab.count("DescribeInstances") == 2);
     // Its answer is made in the middle of its time.
-    std::thread::sleep(Duration::from_millis(450));
-    held_up(&run, 4000, || lab.server.world().set_instance_state(&other, "running"));
+    std::thread::sleep(Duration::from_millis(400));
+    // Longer than a look is good for, and not so long that the answer is not taken any more.
+    held_up(&run, 2100, || lab.server.world().set_instance_state(&other, "running"));
     let run = run.wait(&lab);
     run.ends(1, &["is held by"]);
     assert_eq!(lab.count("DetachVolume"), 0, "{run}");
