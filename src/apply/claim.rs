@@ -21,6 +21,9 @@ use crate::sys::block::{NameSnapshot, names_in_use};
 use crate::sys::device_names::DeviceNames;
 use crate::sys::lock::DeviceNameLock;
 
+/// How many answers in a row without a volume are not believed, where a claim of it may have worked.
+const MISSED: u32 = 3;
+
 /// The name under which a claim won, and the disks that had names before it.
 pub(crate) type Won = (String, NameSnapshot);
 
@@ -197,6 +200,10 @@ impl DomainRun {
                 }
                 Err(e) => e,
             };
+            if error.may_have_worked() {
+                let sent = self.attach_time();
+                self.with_volume(&d.path, |h| h.sent = Some(sent));
+            }
             match error.class() {
                 Class::TooEarly => {
                     if !std::mem::replace(&mut said, true) {
@@ -276,8 +283,17 @@ impl DomainRun {
         let facts = self.shared.facts();
         let made_it = self.made_it(d);
         let mut pause = Duration::from_millis(500);
+        let mut missed = 0;
         loop {
             let Some(now) = self.describe(scope, &v.id)? else {
+                // One answer proves nothing, and another volume beside this one would be one too many.
+                if unsure && missed < MISSED {
+                    missed += 1;
+                    let waiting = |h| Failure::halted(format!("cannot attach {}: it is not found", v.id), h);
+                    scope.sleep(pause).map_err(waiting)?;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                    continue;
+                }
                 if made_it {
                     let why = "does not exist any more (if it is encrypted: may this instance's role use its KMS key?)";
                     return Err(Failure::new(format!("{} {why}", v.id)));

@@ -16,6 +16,8 @@ use crate::plan::copies::{self, Newest};
 use crate::plan::create::{self, Base};
 use crate::scope::Scope;
 
+/// How many snapshots may be deleted between their choice and their use.
+const CHOICES: usize = 5;
 /// How often a snapshot that is being made is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
@@ -28,7 +30,28 @@ impl DomainRun {
         certain: bool,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
-        let snapshot = self.newest_snapshot(d, certain, scope)?;
+        let mut dead: Vec<String> = Vec::new();
+        loop {
+            let snapshot = self.newest_snapshot(d, certain, &dead, scope)?;
+            let id = snapshot.id.clone();
+            match self.make_copy(d, snapshot, read, scope) {
+                // Somebody deletes old ones: another one may be the newest now.
+                Err(SourceEnd::NoBase(f)) if dead.len() < CHOICES => {
+                    log::warn!("{}: {f}; choosing again", d.path);
+                    dead.push(id);
+                }
+                end => return end,
+            }
+        }
+    }
+
+    fn make_copy(
+        &self,
+        d: &VolumeDirective,
+        snapshot: Snapshot,
+        read: &[Volume],
+        scope: &Scope,
+    ) -> Result<Acquired, SourceEnd> {
         let base = Base { snapshot: snapshot.id, size: snapshot.size, tags: Vec::new() };
         if let Some(size) = create::too_small(d, &base) {
             log::info!(
@@ -41,18 +64,27 @@ impl DomainRun {
         self.source_create(d, Source::Snapshot, Some(&base), read, scope)
     }
 
-    fn newest_snapshot(&self, d: &VolumeDirective, certain: bool, scope: &Scope) -> Result<Snapshot, SourceEnd> {
+    /// The newest one that is not known to be `dead`.
+    fn newest_snapshot(
+        &self,
+        d: &VolumeDirective,
+        certain: bool,
+        dead: &[String],
+        scope: &Scope,
+    ) -> Result<Snapshot, SourceEnd> {
         let (filters, what) = copies::filters(d, &self.config.name);
         let clock = &self.shared.clock;
         let patience = d.claiming.wait.unwrap_or_default();
         let until = clock.now().after(patience);
         let mut measure = self.shared.measure(&d.path);
         loop {
-            let all = self
+            let mut all = self
                 .shared
                 .aws
                 .describe_snapshots(scope, &filters)
                 .map_err(|e| Failure::api(&format!("list the snapshots of {what}"), &e))?;
+            // The list may have them still.
+            all.retain(|s| !dead.contains(&s.id));
             let newest = copies::newest(&all);
             if !certain && newest != Newest::default() {
                 return Err(SourceEnd::Held);
@@ -65,6 +97,10 @@ impl DomainRun {
                 continue;
             }
             return match self.judge_snapshots(d, &newest, &what) {
+                // There was data a moment ago: that is no reason for a blank volume.
+                Err(SourceEnd::Absent(why)) if !dead.is_empty() => {
+                    Err(Failure::new(format!("{why} any more: {} was deleted meanwhile", dead.join(", "))).into())
+                }
                 Err(SourceEnd::Absent(why)) if all.is_empty() => Err(SourceEnd::Missing(why)),
                 end => end,
             };

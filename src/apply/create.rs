@@ -40,6 +40,8 @@ enum Made {
     Burnt(String),
     /// The same, but the volume may also be a new one that died at once.
     Unseen(Failure),
+    /// Nothing was made: the snapshot does not exist any more.
+    NoBase(Failure),
 }
 
 impl DomainRun {
@@ -66,6 +68,7 @@ impl DomainRun {
                     log::info!("{}: {f}; creating another one", d.path);
                     self.drop_hold(&d.path);
                 }
+                Made::NoBase(f) => return Err(SourceEnd::NoBase(f)),
                 Made::Burnt(why) => {
                     log::info!("{}: {why}; creating another one", d.path);
                     self.drop_hold(&d.path);
@@ -146,7 +149,8 @@ impl DomainRun {
                 if !e.may_have_worked() {
                     self.give_back(d, left);
                 }
-                return Err(Failure::api(&what, &e));
+                let failure = Failure::api(&what, &e);
+                return if e.class() == Class::Gone { Ok(Made::NoBase(failure)) } else { Err(failure) };
             }
         };
         // Not by its age: clocks differ, and a run may follow at once on one that failed.

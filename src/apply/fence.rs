@@ -10,7 +10,7 @@ use crate::aws::ec2::{Filter, InstanceState};
 use crate::aws::{ApiError, Class, Lapsed, Still};
 use crate::config::VolumeDirective;
 use crate::plan::waiting::{self, Held};
-use crate::scope::Scope;
+use crate::scope::{Halt, Scope};
 
 /// How long a holder must have been stopped by what EC2 says: reads lag behind a start.
 const CERTAIN: Duration = Duration::from_secs(10);
@@ -33,9 +33,15 @@ impl DomainRun {
         if stopped {
             scope.sleep(CERTAIN).map_err(|halt| Failure::halted(format!("cannot {what}"), halt))?;
         }
+        let looked = self.shared.clock.now();
         let Some(state) = self.is_over(h, scope).map_err(|e| Failure::api(&what, &e))? else {
             return Ok(Fenced::NoMore);
         };
+        // The process was held up: its holder may run by now. The same for the tries of the call itself.
+        if self.shared.clock.now().since(looked) > CERTAIN {
+            return Ok(Fenced::NoMore);
+        }
+        let brief = scope.within(CERTAIN);
         log::warn!("{}: {id} is held by {holder}, which is {}: detaching it (fence)", d.path, state.name());
         // A throttle may last longer than it takes to start a stopped instance.
         let ask = |scope: &Scope| match self.is_over(h, scope) {
@@ -43,7 +49,7 @@ impl DomainRun {
             Ok(None) => Err(Lapsed::Changed(format!("{id} is now held by another instance, or {holder} runs again"))),
             Err(e) => Err(Lapsed::Unknown(e)),
         };
-        match self.detach_from(id, holder, &Still::again(&ask), scope) {
+        match self.detach_from(id, holder, &Still::again(&ask), &brief) {
             Ok(()) => Ok(Fenced::Yes),
             Err(e) if e.class() == Class::Lapsed && e.unsure => Ok(Fenced::Yes),
             Err(e) if e.class() == Class::Lapsed => Ok(Fenced::NoMore),
@@ -53,7 +59,7 @@ impl DomainRun {
                 log::warn!("{}: nobody knows whether {id} is being detached from {holder}: {e}", d.path);
                 Ok(Fenced::Yes)
             }
-            Err(e) if matches!(e.class(), Class::TooEarly | Class::Conflict) => {
+            Err(e) if matches!(e.class(), Class::TooEarly | Class::Conflict) || e.halt() == Some(Halt::Deadline) => {
                 log::warn!("{}: cannot {what}: {e}", d.path);
                 Ok(Fenced::Refused(format!("cannot {what}: {e}")))
             }

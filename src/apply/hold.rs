@@ -87,6 +87,9 @@ pub(crate) struct VolumeHold {
     pub(crate) seen: bool,
     /// Whether it is attached.
     pub(crate) attached: Done,
+    /// When an AttachVolume had no plain answer last, in seconds since 1970: it may still be carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sent: Option<i64>,
     /// The requested device name.
     pub(crate) device: String,
     /// The node, once it was seen.

@@ -40,8 +40,6 @@ const RENEW_EVERY: Duration = Duration::from_secs(600);
 const UNSEEN: Duration = Duration::from_secs(60);
 /// EC2 takes one snapshot of a volume in 15 s, and counts those that it refuses.
 const TOO_EARLY: Duration = Duration::from_secs(16);
-/// How many tags of the old volume go along: a volume has 50 at most.
-const COPIED_TAGS: usize = 38;
 /// How many moves are lost to others before the directive fails.
 const LOSSES: u32 = 5;
 
@@ -151,7 +149,14 @@ impl DomainRun {
         copy_tags.retain(|(k, _)| !k.starts_with("user:ec2fd.") && !k.starts_with("aws:"));
         // The same request again after a kill, in whatever order they are read; and room for ours.
         copy_tags.sort();
-        copy_tags.truncate(COPIED_TAGS);
+        let own = create::own_tags(d);
+        copy_tags.retain(|(k, _)| !own.contains(k));
+        let room = create::room_for_tags(d);
+        if copy_tags.len() > room {
+            let more = copy_tags.split_off(room);
+            let keys: Vec<&str> = more.iter().map(|(k, _)| k.as_str()).collect();
+            log::warn!("{}: a volume has 50 tags at most: not copied from {}: {}", d.path, v.id, keys.join(", "));
+        }
         copy_tags.push((tags::LINEAGE.to_owned(), moves::lineage(v).to_owned()));
         copy_tags.push((tags::GENERATION.to_owned(), (moves::generation(v) + 1).to_string()));
         let base = Base { snapshot: snapshot.id, size: snapshot.size, tags: copy_tags };
@@ -161,7 +166,7 @@ impl DomainRun {
         match self.source_create(d, Source::Move, Some(&base), read, scope) {
             Ok(acquired) => Ok(Ok(acquired)),
             Err(SourceEnd::Absent(why) | SourceEnd::Missing(why)) => self.give_move_up(d, why, scope),
-            Err(SourceEnd::Failed(f)) => Err(f),
+            Err(SourceEnd::Failed(f) | SourceEnd::NoBase(f)) => Err(f),
             Err(SourceEnd::Held) => Err(Failure::new("nothing was made")),
         }
     }

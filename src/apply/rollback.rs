@@ -182,7 +182,11 @@ impl DomainRun {
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
                 Some(Standing::Here(at)) => return Ok(v.is_at(&at)),
                 // It may be an old picture: look some times before believing it.
-                Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
+                None | Some(Standing::Free | Standing::Changing(_)) if round < 4 => {}
+                None | Some(Standing::Free | Standing::Changing(_)) => {
+                    self.may_come_late(v, id);
+                    return Ok(false);
+                }
                 _ => return Ok(false),
             }
             if scope.sleep(pause).is_err() {

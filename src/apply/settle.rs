@@ -411,6 +411,7 @@ pub(super) fn left_behind(v: &Volume) -> VolumeHold {
         volume_id: Some(v.id.clone()),
         attached: if v.tag(tags::IN_TRANSIT) == token.as_deref() { Done::No } else { Done::Yes },
         token,
+        sent: None,
         snapshot: v.snapshot_id.clone(),
         transc_id: None,
         origin: Origin::Created,

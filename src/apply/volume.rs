@@ -43,6 +43,8 @@ pub(crate) enum SourceEnd {
     /// One answer had nothing of it. Reads can be wrong for some seconds, so before anything is made in its place it is
     /// looked at again.
     Missing(String),
+    /// The snapshot that was to become a volume does not exist any more. Nothing was made.
+    NoBase(Failure),
     /// It has something to make a volume from. Nothing was made: a source before it may have a better one.
     Held,
     /// Anything else.
@@ -196,7 +198,7 @@ impl DomainRun {
             let makes_later = || d.sources.iter().skip(i + 1).any(|s| s.makes());
             let why = match end {
                 Ok(a) => return Ok(Ok(a)),
-                Err(SourceEnd::Failed(f)) => return Err(f),
+                Err(SourceEnd::Failed(f) | SourceEnd::NoBase(f)) => return Err(f),
                 Err(SourceEnd::Held) => return Ok(Err(doubted)),
                 Err(SourceEnd::Missing(why)) if makes_later() && !sure.contains(source) => {
                     doubted.push(*source);
@@ -351,6 +353,7 @@ impl DomainRun {
             origin,
             seen: false,
             attached: Done::No,
+            sent: None,
             device: device.to_owned(),
             disk: None,
             tags_before: Vec::new(),

@@ -30,6 +30,8 @@ const REMIND: Duration = Duration::from_secs(60);
 const POOL_NEWS: Duration = Duration::from_secs(10);
 /// How long reads may still show what a fence has ended; then it is tried again.
 const FENCING: Duration = Duration::from_secs(20);
+/// A look that is older decides nothing.
+const OLD: Duration = Duration::from_secs(15);
 /// How many looks in a row must miss a volume that was there.
 const MISSED: u32 = 3;
 /// In so long there are several looks.
@@ -77,6 +79,8 @@ pub(super) struct Wait<'a> {
     fresh_after: Tick,
     /// How long the last look took.
     took: Duration,
+    /// When it ended.
+    looked: Tick,
     /// What is changing, since when.
     changing: (String, Tick),
     said: (String, Tick),
@@ -105,6 +109,7 @@ impl<'a> Wait<'a> {
             looks: 0,
             fresh_after: now,
             took: Duration::ZERO,
+            looked: now,
             changing: (String::new(), now),
             said: (String::new(), now),
             asked: None,
@@ -164,6 +169,10 @@ impl<'a> Wait<'a> {
         let text = text(&self.states);
         let (waited, wait) = (self.now().since(since), self.d.claiming.wait.unwrap_or_default());
         if waited >= wait {
+            // The process was held up since it looked: what it saw may be so no more.
+            if self.now().since(self.looked) > OLD {
+                return Ok(Turn::Again);
+            }
             // A dead holder may have it still, and the data with it: not a reason for another volume.
             let stuck = self.trouble.take().filter(|(h, _)| held.contains(h)).map(|(_, why)| why);
             if let Some(why) = stuck.or(self.unknown.take()) {
@@ -283,7 +292,7 @@ impl<'a> Wait<'a> {
         let began = self.now();
         let mut seen = hold(&looks.seen[usize::from(id.is_none())], scope)?;
         let covers = id.is_none_or(|id| seen.ids.iter().any(|i| i == id));
-        if !covers || seen.begun.is_none_or(|at| at <= self.fresh_after) {
+        if !covers || seen.begun.is_none_or(|at| at <= self.fresh_after || began.since(at) > OLD) {
             let mut ids = lock(&looks.ids).clone();
             if let Some(id) = id.filter(|id| !ids.iter().any(|i| i == id)) {
                 ids.push(id.to_owned());
@@ -296,7 +305,8 @@ impl<'a> Wait<'a> {
             };
             *seen = Seen { begun: Some(begun), ids, volumes: Arc::new(volumes) };
         }
-        self.took = self.now().since(began);
+        self.looked = self.now();
+        self.took = self.looked.since(began);
         Ok(seen.volumes.clone())
     }
 }

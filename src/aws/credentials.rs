@@ -5,7 +5,7 @@
 //! used beyond their end when there are no newer ones: it is AWS that refuses a request, never our clock.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -27,6 +27,9 @@ const MARGIN: Duration = Duration::from_secs(300);
 const RENEWAL: Duration = Duration::from_secs(5);
 /// After a renewal that brought nothing new, the next attempt.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether another thread has what it asks for.
+const LOOK: Duration = Duration::from_millis(10);
+const BUSY: &str = "another call is still asking for them";
 const ROLES: &str = "iam/security-credentials/";
 
 /// A pair of keys, perhaps with a session token. `Debug` shows no secret.
@@ -189,7 +192,7 @@ impl Provider {
             return Ok(keys.clone());
         }
         let Some(keys) = self.current() else {
-            let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = self.turn(scope).map_err(|halt| CredentialsError::Role { halt, last: BUSY.to_owned() })?;
             return match self.current() {
                 Some(keys) => Ok(keys),
                 None => self.fetch(scope),
@@ -203,7 +206,7 @@ impl Provider {
             Ok(_one) => Ok(self.renew(scope, &keys)),
             // What is over is not worth a refusal; a renewal does not take long.
             Err(_) if keys.left(&self.clock).is_zero() => {
-                drop(self.renewing.lock());
+                drop(self.turn(&scope.within(RENEWAL)));
                 Ok(self.current().unwrap_or(keys))
             }
             Err(_) => Ok(keys),
@@ -215,12 +218,23 @@ impl Provider {
         if self.fixed.is_some() {
             return None;
         }
-        let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.turn(scope).ok()?;
         let keys = match self.current() {
             Some(keys) if keys != *used => keys,
             _ => self.renew(scope, used),
         };
         (keys != *used).then_some(keys)
+    }
+
+    /// Waits until no other thread asks for keys: as long as this caller's own scope goes on, whatever that thread's is.
+    fn turn(&self, scope: &Scope) -> Result<MutexGuard<'_, ()>, Halt> {
+        loop {
+            match self.renewing.try_lock() {
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(p)) => return Ok(p.into_inner()),
+                Err(TryLockError::WouldBlock) => scope.sleep(LOOK)?,
+            }
+        }
     }
 
     /// What was fetched is not used again.

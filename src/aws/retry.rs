@@ -92,7 +92,7 @@ pub(crate) fn classify(action: &str, status: u16, code: &str, message: &str) -> 
         "InvalidParameterValue" if action == "AttachVolume" && message.contains("already in use") => Class::NameTaken,
         "SnapshotCreationPerVolumeRateExceeded" | "ConcurrentSnapshotLimitExceeded" => Class::TooEarly,
         "InvalidSnapshot.InUse" => Class::Conflict,
-        "InvalidSnapshot.NotFound" if action == "DeleteSnapshot" => Class::Gone,
+        "InvalidSnapshot.NotFound" if matches!(action, "DeleteSnapshot" | "CreateVolume") => Class::Gone,
         "IdempotentParameterMismatch" => Class::TokenUsed,
         "InvalidVolume.NotFound"
         | "InvalidAttachment.NotFound"

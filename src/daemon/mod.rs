@@ -297,6 +297,9 @@ impl Daemon {
             started.iter().for_each(|d| d.keep_snapshots(&self.stop));
         }
         background.extend(self.sweep(&started));
+        if self.args.poll {
+            background.extend(self.settle_late());
+        }
         Ok(background)
     }
 
@@ -394,6 +397,17 @@ impl Daemon {
 }
 
 impl Daemon {
+    /// Looks for claims that were given up and come late, beside everything else; a stop ends it.
+    fn settle_late(&self) -> Vec<JoinHandle<()>> {
+        let scope = Scope::new(&self.context.shared.clock, Duration::MAX, Some(&self.stop));
+        let late = self.domains.iter().filter(|d| d.run.has_late());
+        let look = |d: &Arc<Domain>| {
+            let (d, scope) = (d.clone(), scope.clone());
+            parallel::background("late", Box::new(move || d.run.settle_late(&scope)))
+        };
+        late.filter_map(look).collect()
+    }
+
     /// Takes away the records of dead members of the fleet, beside everything else; a stop ends it.
     fn sweep(&self, domains: &[&Arc<Domain>]) -> Option<JoinHandle<()>> {
         let domains: Vec<Arc<Domain>> =

@@ -4,6 +4,8 @@
 //! same instance derives the same request (and the same client token) again after a crash, and gets the same volume.
 //! What differs from run to run is tagged later.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -13,6 +15,11 @@ use crate::model::Facts;
 
 /// Keys of `create` that are ours to set.
 pub(crate) const OVERRIDDEN: [&str; 3] = ["AvailabilityZone", "AvailabilityZoneId", "ClientToken"];
+
+/// How many tags a volume is made with at most, if it is for us to say.
+const MOST_TAGS: usize = 45;
+/// Domain, pool, owner, the two of the transaction, lineage and generation.
+const OUR_TAGS: usize = 7;
 
 /// What a volume is a copy of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +72,20 @@ pub(crate) fn too_small(directive: &VolumeDirective, base: &Base) -> Option<u64>
 pub(crate) fn is_multi_attach(directive: &VolumeDirective) -> bool {
     let asked = directive.create.as_ref().and_then(|c| c.get("MultiAttachEnabled"));
     asked.is_some_and(|v| v.as_bool().unwrap_or_else(|| v.as_str().is_some_and(|s| s.eq_ignore_ascii_case("true"))))
+}
+
+/// How many tags may be copied to a volume that is made with the tags of `create` and ours. A volume has 50 at most, and
+/// what a commit or a move writes later is to fit, too.
+pub(crate) fn room_for_tags(directive: &VolumeDirective) -> usize {
+    MOST_TAGS.saturating_sub(OUR_TAGS + own_tags(directive).len())
+}
+
+/// The keys of the tags that `create` gives a volume, without those that are ours to set.
+pub(crate) fn own_tags(directive: &VolumeDirective) -> BTreeSet<String> {
+    let specs = directive.create.as_ref().and_then(|c| c.get("TagSpecifications")).and_then(Value::as_array);
+    let of = |spec: &Value| spec.get("Tags").and_then(Value::as_array).cloned().unwrap_or_default();
+    let keys = specs.into_iter().flatten().flat_map(of).filter_map(|t| t.get("Key")?.as_str().map(str::to_owned));
+    keys.filter(|k| !k.starts_with("user:ec2fd.")).collect()
 }
 
 /// Whether `text` is a client token of ours: the transaction tag of what an instance creates.

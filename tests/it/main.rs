@@ -89,6 +89,7 @@ mod volumes_create;
 mod volumes_device;
 mod volumes_disk;
 mod volumes_doubt;
+mod volumes_late;
 mod volumes_listed;
 mod volumes_mounted;
 mod volumes_move;

@@ -38,6 +38,7 @@ fn hold() -> impl Strategy<Value = Hold> {
     let volume = (prop::option::of(text()), prop::option::of(text()), origin, done(), tags, any::<bool>()).prop_map(
         |(volume_id, token, origin, attached, tags_before, seen)| {
             Hold::Volume(VolumeHold {
+                sent: None,
                 key: String::new(),
                 volume_id,
                 snapshot: token.clone(),

@@ -183,3 +183,27 @@ fn the_environment_comes_first_and_must_be_whole() {
     let e = of(&[("AWS_PROFILE", "x"), ("AWS_CONFIG_FILE", "/no"), ("AWS_SHARED_CREDENTIALS_FILE", "/no")]);
     assert!(e.unwrap_err().to_string().starts_with("cannot get credentials: no profile 'x'"));
 }
+
+/// One thread waits for a role that does not come, for as long as its own scope goes on; another has less time.
+#[test]
+fn a_call_does_not_wait_longer_than_its_own_scope_for_the_keys_that_another_asks_for() {
+    let server = service(|_, _| reply(404, ""));
+    let (provider, clock) = provider(&server, "rate=50");
+    let stop = crate::scope::Stop::new();
+    std::thread::scope(|s| {
+        let first = s.spawn(|| provider.get(&Scope::new(&clock, Duration::from_secs(3000), Some(&stop))));
+        while provider.renewing.try_lock().is_ok() {
+            std::thread::yield_now();
+        }
+        let brief = Scope::new(&clock, Duration::from_secs(2), None);
+        let error = provider.get(&brief).unwrap_err();
+        let used = Arc::new(Keys::new("A", "s", None));
+        assert!(provider.after_refusal(&Scope::new(&clock, Duration::from_secs(2), None), &used).is_none());
+        // The first one goes on.
+        assert!(!first.is_finished());
+        assert_eq!(error.halt(), Some(Halt::Deadline));
+        assert!(error.to_string().ends_with("another call is still asking for them"), "{error}");
+        stop.request(crate::scope::StopReason::Terminate);
+        assert!(first.join().unwrap().is_err());
+    });
+}

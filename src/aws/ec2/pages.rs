@@ -36,13 +36,15 @@ pub(super) struct Listing<'a, T> {
     /// Makes the body of a request: of how many items, and from which token on.
     pub(super) request: &'a dyn Fn(usize, &str) -> String,
     /// Reads a page: its items, and the token of the next one.
-    pub(super) parse: &'a dyn Fn(&[u8]) -> Result<Page<T>, String>,
+    pub(super) parse: &'a Parse<'a, T>,
     /// What an item is known by.
     pub(super) id: fn(&T) -> &str,
 }
 
 /// A page: its items, and the token of the next one.
 pub(super) type Page<T> = (Vec<T>, Option<String>);
+
+type Parse<'a, T> = dyn Fn(&[u8]) -> Result<Page<T>, String> + 'a;
 
 /// What was kept so far, and how it goes on.
 struct Kept<T> {
