@@ -53,6 +53,13 @@ fn is_left_to_the_pool(v: &Volume, survivors: &[String]) -> bool {
     tag(v, "lineage").is_none() && tag(v, "owner").is_none_or(|o| !survivors.contains(o))
 }
 
+/// A copy that an instance which is gone used and did not commit: it may carry data, so nobody deletes it, and no pool
+/// offers it as long as its original is there. It is one of the volumes that a person may delete.
+fn is_kept_copy(v: &Volume, survivors: &[String]) -> bool {
+    let gone = tag(v, "owner").is_some_and(|o| !survivors.contains(o));
+    gone && tag(v, "lineage").is_some() && tag(v, "in-transit").is_some() && tag(v, "ts-used").is_some()
+}
+
 /// Whether a pool offers this volume (or, by its id, anybody may have it).
 fn is_offered(v: &Volume, survivors: &[String]) -> bool {
     let in_transit = tag(v, "in-transit").is_some() && !is_left_to_the_pool(v, survivors);
@@ -102,7 +109,7 @@ fn no_volume_is_left_unfinished(seen: &Seen, survivors: &[String]) -> Vec<String
         let in_transaction = tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some();
         let marked = tag(v, "moving").is_some() || (in_transaction && !is_left_to_the_pool(v, survivors));
         let pointed = tag(v, "superseded-by").is_none_or(|by| seen.live().any(|u| u.id == *by));
-        (marked || !pointed) && !is_renamed(seen, v)
+        (marked || !pointed) && !is_renamed(seen, v) && !is_kept_copy(v, survivors)
     };
     seen.live().filter(left).map(|v| format!("{} {}: {:?}", v.id, v.state, v.tags)).collect()
 }
