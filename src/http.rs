@@ -240,12 +240,19 @@ fn base() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
 }
 
 fn read(body: ureq::Body, limit: usize) -> Result<Vec<u8>, Failure> {
-    let broken = |text: String, cause| Failure { sent: Sent::Unknown, cause, text };
+    let too_long = || Failure {
+        sent: Sent::Unknown,
+        cause: Cause::TooLong,
+        text: format!("the answer is longer than {limit} bytes"),
+    };
     let expected = body.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    let mut out = Vec::with_capacity(expected.min(limit));
+    if expected > limit {
+        return Err(too_long());
+    }
+    let mut out = Vec::with_capacity(expected);
     let mut reader = body.into_with_config().limit(u64::MAX).reader().take(limit as u64 + 1);
     match reader.read_to_end(&mut out) {
-        Ok(_) if out.len() > limit => Err(broken(format!("the answer is longer than {limit} bytes"), Cause::TooLong)),
+        Ok(_) if out.len() > limit => Err(too_long()),
         Ok(_) => Ok(out),
         Err(e) => Err(failure(&ureq::Error::from(e))),
     }

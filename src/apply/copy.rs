@@ -20,14 +20,15 @@ use crate::scope::Scope;
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 impl DomainRun {
-    /// Source `s`: creates the directive's volume from a snapshot, and claims it.
+    /// Source `s`: creates the directive's volume from a snapshot, and claims it. `certain`: no source before it has one.
     pub(super) fn source_snapshot(
         &self,
         d: &VolumeDirective,
         read: &[Volume],
+        certain: bool,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
-        let snapshot = self.newest_snapshot(d, scope)?;
+        let snapshot = self.newest_snapshot(d, certain, scope)?;
         let base = Base { snapshot: snapshot.id, size: snapshot.size, tags: Vec::new() };
         if let Some(size) = create::too_small(d, &base) {
             log::info!(
@@ -40,7 +41,7 @@ impl DomainRun {
         self.source_create(d, Source::Snapshot, Some(&base), read, scope)
     }
 
-    fn newest_snapshot(&self, d: &VolumeDirective, scope: &Scope) -> Result<Snapshot, SourceEnd> {
+    fn newest_snapshot(&self, d: &VolumeDirective, certain: bool, scope: &Scope) -> Result<Snapshot, SourceEnd> {
         let (filters, what) = copies::filters(d, &self.config.name);
         let clock = &self.shared.clock;
         let patience = d.claiming.wait.unwrap_or_default();
@@ -53,6 +54,9 @@ impl DomainRun {
                 .describe_snapshots(scope, &filters)
                 .map_err(|e| Failure::api(&format!("list the snapshots of {what}"), &e))?;
             let newest = copies::newest(&all);
+            if !certain && newest != Newest::default() {
+                return Err(SourceEnd::Held);
+            }
             if let Some(p) = newest.pending.filter(|_| clock.now() < until) {
                 let text = format!("waiting up to {} s for {} to be completed", patience.as_secs_f64(), p.id);
                 measure.tell(&text, Some(p.progress));
@@ -60,7 +64,10 @@ impl DomainRun {
                 scope.sleep(LOOK_EVERY.min(left)).map_err(|h| Failure::halted(text, h))?;
                 continue;
             }
-            return self.judge_snapshots(d, &newest, &what);
+            return match self.judge_snapshots(d, &newest, &what) {
+                Err(SourceEnd::Absent(why)) if all.is_empty() => Err(SourceEnd::Missing(why)),
+                end => end,
+            };
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::hold::{Hold, Origin, VolumeHold};
 use super::settle::never_attached;
-use super::volume::{Acquired, SourceEnd};
+use super::volume::{Acquired, SourceEnd, same};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::ec2::{Filter, Volume, VolumeState};
@@ -23,6 +23,8 @@ use crate::scope::Scope;
 pub(super) const MAX_GENERATIONS: u32 = 50;
 /// How long a new volume may be unknown to DescribeVolumes before it counts as gone.
 const UNSEEN: Duration = Duration::from_secs(20);
+/// The same for one that is not new.
+const GONE: Duration = Duration::from_secs(3);
 /// A new volume mostly takes less than this; it is not spoken of until then.
 const QUIET: Duration = Duration::from_secs(10);
 /// A volume that is older than this when CreateVolume returns it was made by an earlier run.
@@ -183,10 +185,12 @@ impl DomainRun {
     ) -> Result<Made, Failure> {
         let id = made.id.clone();
         let facts = self.shared.facts();
-        let aged = made.create_time.is_some_and(|t| self.shared.clock.corrected() - t > FRESH);
-        let unseen_until = self.shared.clock.now().after(UNSEEN);
+        // The answer of an earlier call, for a volume that is not new. Somebody may have deleted it since.
+        let aged = made.state != VolumeState::Creating
+            || made.create_time.is_some_and(|t| self.shared.clock.corrected() - t > FRESH);
+        let unseen_until = self.shared.clock.now().after(if aged { GONE } else { UNSEEN });
         // As far as this run's own looks tell; the answer of CreateVolume may be that of an earlier call.
-        let mut seen = false;
+        let (mut looked, mut seen) = (false, false);
         let mut now = Some(made);
         let mut pause = Duration::from_millis(250);
         let quiet_until = self.shared.clock.now().after(QUIET);
@@ -206,6 +210,7 @@ impl DomainRun {
                     return if old || aged { burnt(what) } else { Ok(Made::Unseen(dead(what))) };
                 }
                 None => {}
+                Some(_) if aged && !looked => {}
                 Some(v) => match standing(v, &facts.instance_id, &facts.zone) {
                     Standing::Absent(why) if v.state.is_ending() && seen && !old => return Err(dead(&why)),
                     Standing::Absent(why) if v.state.is_ending() => return burnt(&why),
@@ -218,6 +223,8 @@ impl DomainRun {
                         self.with_volume(&d.path, |h| h.origin = Origin::Adopted);
                         return Ok(Made::Ready(v.clone()));
                     }
+                    // It was finished long ago, and the first look did not see it.
+                    Standing::Here(at) if self.is_of(d, &id, &at) => return Ok(Made::Ready(v.clone())),
                     _ if v.tag(tags::IN_TRANSIT) != Some(token) => return burnt("has been in use since"),
                     Standing::Free | Standing::Here(_) => return Ok(Made::Ready(v.clone())),
                     // It was still in transit, but another instance has taken it.
@@ -238,6 +245,7 @@ impl DomainRun {
             scope.sleep(pause).map_err(waiting)?;
             pause = (pause * 3 / 2).min(Duration::from_secs(4));
             let next = self.describe(scope, &id)?;
+            looked = true;
             if let Some(v) = &next {
                 self.with_volume(&d.path, |h| h.seen = true);
                 seen |= !v.state.is_ending();
@@ -251,6 +259,11 @@ impl DomainRun {
     fn delete_made(&self, id: &str, token: &str, scope: &Scope) -> Result<(), Failure> {
         let own = Own::Unfinished { owner: &self.shared.facts().instance_id, token, used: None };
         self.delete(id, false, own, scope).map_err(Failure::new)
+    }
+
+    /// Whether the directive's own volume that is attached here as `at` is where the directive wants it.
+    fn is_of(&self, d: &VolumeDirective, id: &str, at: &str) -> bool {
+        d.device.as_ref().is_none_or(|wanted| same(wanted, at)) && !lock(&self.shared.taken).contains(id)
     }
 
     /// The volume of this instance that is in transit with `token`.

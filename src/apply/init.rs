@@ -1,7 +1,7 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::record::Read;
@@ -153,7 +153,7 @@ impl DomainRun {
                 }
             }
         });
-        read
+        Arc::unwrap_or_clone(read.volumes)
     }
 
     /// Mounts a volume whose disk is usable, and runs its commands.

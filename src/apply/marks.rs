@@ -3,6 +3,8 @@
 //! A mover that dies after its copy was committed leaves the old volume marked and its snapshot to be paid for. Whoever
 //! meets such a volume finishes the move: the copy says that it is committed, so its end is known.
 
+use std::collections::BTreeSet;
+
 use super::hold::{Done, Hold, MoveHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, Volume};
@@ -15,7 +17,7 @@ use crate::scope::Scope;
 
 impl DomainRun {
     /// What a mover that is gone left of the volume that is ours to move now: copies that nobody used, and snapshots.
-    pub(super) fn clean_up_after_others(&self, v: &Volume, all: &[Volume], scope: &Scope) {
+    pub(super) fn clean_up_after_others(&self, v: &Volume, all: &[Volume], gone: &BTreeSet<String>, scope: &Scope) {
         let me = &self.shared.facts().instance_id;
         let now = self.shared.clock.corrected();
         let is_left = |o: &&Volume| {
@@ -24,7 +26,8 @@ impl DomainRun {
                 && o.tag(tags::OWNER) != Some(me)
                 && o.attachments.is_empty()
                 && super::settle::never_attached(o, o.tag(tags::IN_TRANSIT))
-                && o.create_time.is_some_and(|t| now - t >= moves::STALE)
+                && (o.create_time.is_some_and(|t| now - t >= moves::STALE)
+                    || o.tag(tags::OWNER).is_some_and(|owner| gone.contains(owner)))
         };
         for copy in all.iter().filter(is_left) {
             log::info!("{}: a copy of {} that {:?} left", copy.id, v.id, copy.tag(tags::OWNER).unwrap_or_default());
@@ -102,7 +105,7 @@ impl DomainRun {
                 None if mine => drop(self.undo_move(&m, scope).map_err(Failure::new)?),
                 // Nobody has renewed it for an hour: the move will not be finished, and whoever moves it begins anew.
                 None if gone && old.attachments.is_empty() => {
-                    self.clean_up_after_others(old, &all, scope);
+                    self.clean_up_after_others(old, &all, &BTreeSet::new(), scope);
                     self.unmark(old, &m.token, scope)?;
                 }
                 None => {}

@@ -8,6 +8,7 @@
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshot.html>
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -45,11 +46,12 @@ const COPIED_TAGS: usize = 38;
 const LOSSES: u32 = 5;
 
 impl DomainRun {
-    /// Source `m`: moves a volume of the pool into this zone, and claims its copy.
+    /// Source `m`: moves a volume of the pool into this zone, and claims its copy. `certain`: no source before it has one.
     pub(super) fn source_move(
         &self,
         d: &VolumeDirective,
         read: &[Volume],
+        certain: bool,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let Some(pool) = d.pool_name.as_deref() else {
@@ -57,10 +59,18 @@ impl DomainRun {
         };
         let facts = self.shared.facts();
         let (mut losses, mut said) = (0, false);
+        let (mut gone, mut asked) = (BTreeSet::new(), false);
         loop {
             let all = self.describe_pool(pool, scope)?;
             let (here, now) = ((facts.instance_id.as_str(), facts.zone.as_str()), self.shared.clock.corrected());
-            let mut m = moves::movable(&all, &self.config.name, pool, here, now);
+            let mut m = moves::movable(&all, &self.config.name, pool, here, now, &gone);
+            if m.free.is_empty() && !m.movers.is_empty() && !std::mem::replace(&mut asked, true) {
+                gone.extend(self.terminated(d, &m.movers, scope)?);
+                m = moves::movable(&all, &self.config.name, pool, here, now, &gone);
+            }
+            if !certain && m.free.len() + m.changing > 0 {
+                return Err(SourceEnd::Held);
+            }
             // What an earlier run has begun goes first. Several instances that move begin with different volumes.
             m.free.sort_by_cached_key(|v| {
                 (Mark::of(v).is_none_or(|m| m.owner != facts.instance_id), spread(&facts.instance_id, &v.id))
@@ -68,11 +78,18 @@ impl DomainRun {
             let free = m.free.iter().find(|v| lock(&self.shared.taken).insert(v.id.clone()));
             let Some(v) = free else {
                 if m.changing == 0 {
-                    return Err(SourceEnd::Absent(match (m.elsewhere, m.moving) {
-                        (0, _) => format!("pool '{pool}' has no volume in another zone"),
-                        (n, 0) => format!("all {n} volumes of pool '{pool}' in other zones are taken"),
-                        (n, k) => format!("the {n} volumes of pool '{pool}' in other zones are taken, or ({k}) moved"),
-                    }));
+                    if let Some(broken) = m.broken.first() {
+                        return Err(Failure::new(broken).into());
+                    }
+                    return Err(match (m.elsewhere, m.moving) {
+                        (0, _) => SourceEnd::Missing(format!("pool '{pool}' has no volume in another zone")),
+                        (n, 0) => {
+                            SourceEnd::Absent(format!("all {n} volumes of pool '{pool}' in other zones are taken"))
+                        }
+                        (n, k) => SourceEnd::Absent(format!(
+                            "the {n} volumes of pool '{pool}' in other zones are taken, or ({k}) moved"
+                        )),
+                    });
                 }
                 if !std::mem::replace(&mut said, true) {
                     log::info!("{}: pool '{pool}': waiting for a volume in another zone that is being freed", d.path);
@@ -82,7 +99,7 @@ impl DomainRun {
                 scope.sleep(Duration::from_millis(2000 + jitter)).map_err(waiting)?;
                 continue;
             };
-            let end = self.move_here(d, v, &all, read, scope);
+            let end = self.move_here(d, v, (&all, &gone), read, scope);
             if !matches!(end, Ok(Ok(_))) {
                 lock(&self.shared.taken).remove(&v.id);
             }
@@ -109,28 +126,29 @@ impl DomainRun {
         self.shared.aws.describe_volumes(scope, &filters).map_err(|e| Failure::api(&what, &e))
     }
 
-    /// Moves `v`, one of `all`; or says who has it.
+    /// Moves `v`, one of `all`; or says who has it. `gone`: movers that are terminated.
     fn move_here(
         &self,
         d: &VolumeDirective,
         v: &Volume,
-        all: &[Volume],
+        (all, gone): (&[Volume], &BTreeSet<String>),
         read: &[Volume],
         scope: &Scope,
     ) -> Result<Result<Acquired, String>, Failure> {
         self.begin_move(d, v, scope)?;
         let waiting = |h| Failure::halted(format!("cannot move {}", v.id), h);
         scope.sleep(SETTLE).map_err(waiting)?;
-        if let Some(why) = self.is_move_lost(d, scope)? {
-            return self.give_move_up(d, why, scope);
-        }
-        self.clean_up_after_others(v, all, scope);
+        // What was listed has our tags only, and is old by now.
+        let mut copy_tags = match self.still_to_move(d, None, scope)? {
+            Ok(now) => now.map(|v| v.tags).unwrap_or_default(),
+            Err(why) => return self.give_move_up(d, why, scope),
+        };
+        self.clean_up_after_others(v, all, gone, scope);
         let snapshot = match self.snapshot_to_move(d, scope)? {
             Ok(snapshot) => snapshot,
             Err(why) => return self.give_move_up(d, why, scope),
         };
-        let mut copy_tags: Vec<(String, String)> =
-            v.tags.iter().filter(|(k, _)| !k.starts_with("user:ec2fd.") && !k.starts_with("aws:")).cloned().collect();
+        copy_tags.retain(|(k, _)| !k.starts_with("user:ec2fd.") && !k.starts_with("aws:"));
         // The same request again after a kill, in whatever order they are read; and room for ours.
         copy_tags.sort();
         copy_tags.truncate(COPIED_TAGS);
@@ -142,8 +160,9 @@ impl DomainRun {
         }
         match self.source_create(d, Source::Move, Some(&base), read, scope) {
             Ok(acquired) => Ok(Ok(acquired)),
-            Err(SourceEnd::Absent(why)) => self.give_move_up(d, why, scope),
+            Err(SourceEnd::Absent(why) | SourceEnd::Missing(why)) => self.give_move_up(d, why, scope),
             Err(SourceEnd::Failed(f)) => Err(f),
+            Err(SourceEnd::Held) => Err(Failure::new("nothing was made")),
         }
     }
 
@@ -180,10 +199,10 @@ impl DomainRun {
         let token = begun.token.clone();
         self.push(Hold::Move(MoveHold { key: d.path.clone(), ..begun }));
         log::info!("{}: moving {} from {} to {}", d.path, v.id, v.zone, self.shared.facts().zone);
-        self.mark(&v.id, token, scope)
+        self.mark(&v.id, v.tag(tags::MOVING), token, scope)
     }
 
-    fn mark(&self, id: &str, token: String, scope: &Scope) -> Result<(), Failure> {
+    fn mark(&self, id: &str, seen: Option<&str>, token: String, scope: &Scope) -> Result<(), Failure> {
         let mark =
             Mark { owner: self.shared.facts().instance_id.clone(), time: self.shared.clock.corrected(), token }.text();
         // Late, it would be written over another's.
@@ -193,7 +212,7 @@ impl DomainRun {
             let now = self.shared.aws.describe_volumes(scope, &[Filter::exact("volume-id", &[id])]);
             let now = now.map_err(Lapsed::Unknown)?;
             let time = self.shared.clock.corrected();
-            let rival = now.iter().find(|v| v.id == id).and_then(|v| moves::rival(v, &facts.instance_id, time));
+            let rival = now.iter().find(|v| v.id == id).and_then(|v| moves::rival(v, &facts.instance_id, seen, time));
             rival.map_or(Ok(()), |why| Err(Lapsed::Changed(format!("{id} is not to be moved any more: {why}"))))
         };
         self.tag(id, &[(tags::MOVING, &mark)], &Still::again(&ask), &scope)
@@ -232,7 +251,17 @@ impl DomainRun {
         own: Option<&str>,
         scope: &Scope,
     ) -> Result<Option<String>, Failure> {
-        let Some(m) = self.move_of(d) else { return Ok(None) };
+        Ok(self.still_to_move(d, own, scope)?.err())
+    }
+
+    /// The volume that the directive moves, as it is now; or why it is another's.
+    fn still_to_move(
+        &self,
+        d: &VolumeDirective,
+        own: Option<&str>,
+        scope: &Scope,
+    ) -> Result<Result<Option<Volume>, String>, Failure> {
+        let Some(m) = self.move_of(d) else { return Ok(Ok(None)) };
         let mut now = self.describe(scope, &m.volume_id)?;
         for _ in 0..LATE_READS {
             // A read can be older than the mark.
@@ -243,18 +272,16 @@ impl DomainRun {
             now = self.describe(scope, &m.volume_id)?;
         }
         let lost = moves::lost(now.as_ref(), &m.token, m.used.as_deref());
-        if lost.is_some() && own.is_none() {
-            return Ok(lost);
+        if let Some(why) = lost.as_ref().filter(|_| own.is_none()) {
+            return Ok(Err(why.clone()));
         }
         let line = self.copies_of(&m.lineage, scope)?;
         let other = now.as_ref().and_then(|v| moves::successor(v, &line));
         if other.is_some_and(|o| Some(o.id.as_str()) == own) {
-            return Ok(None);
+            return Ok(Ok(now));
         }
-        if lost.is_some() {
-            return Ok(lost);
-        }
-        Ok(other.map(|o| format!("it has become {} meanwhile", o.id)))
+        let lost = lost.or_else(|| other.map(|o| format!("it has become {} meanwhile", o.id)));
+        Ok(lost.map_or(Ok(now), Err))
     }
 
     /// The copies of a line in all zones.
@@ -299,7 +326,7 @@ impl DomainRun {
                 }
                 checked = clock.now();
                 if checked.since(renewed) >= RENEW_EVERY {
-                    self.mark(&m.volume_id, m.token.clone(), scope)?;
+                    self.mark(&m.volume_id, None, m.token.clone(), scope)?;
                     renewed = checked;
                 }
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hold::Origin;
-use super::volume::{Acquired, SourceEnd, same};
-use super::wait::{Turn, Wait};
+use super::volume::{Acquired, Reading, SourceEnd, same};
+use super::wait::{self, Turn, Wait};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::Volume;
 use crate::config::{PoolPref, Source, VolumeDirective};
@@ -28,22 +28,27 @@ impl DomainRun {
     pub(super) fn source_pool(
         &self,
         d: &VolumeDirective,
-        read: &[Volume],
+        read: &Reading,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let Some(pool) = d.pool_name.as_deref() else {
             return Err(Failure::new("source p without pool-name").into());
         };
-        let mut fresh: Option<Arc<Vec<Volume>>> = None;
+        let (mut reading, mut again) = (read.clone(), false);
+        let (mut gone, mut asked) = (BTreeSet::new(), None);
         let mut wait = Wait::new(self, d, true);
         let mut said = false;
         let mut looked_for_orphans = false;
         let mut losses_ever = 0u32;
         let mut detaching = Duration::ZERO;
         loop {
-            let volumes = fresh.as_ref().map_or(read, |v| v.as_slice());
+            // What was read before the process was held up is not so any more.
+            if self.is_stale(&reading) {
+                (reading, again) = (self.read_pool(scope)?, true);
+            }
+            let volumes = reading.volumes.as_slice();
             // A claim of ours whose answer was lost shows up here, after a reading.
-            if fresh.is_some()
+            if again
                 && let Some(found) = volumes::first_look(
                     d,
                     &self.config.volumes,
@@ -62,17 +67,20 @@ impl DomainRun {
                 scope
                     .sleep(Duration::from_secs(1))
                     .map_err(|h| Failure::halted("a volume is still being detached", h))?;
-                fresh = Some(Arc::new(self.describe_domain(scope)?));
+                (reading, again) = (self.read_pool(scope)?, true);
                 continue;
             }
             // No place is left for what may come free later.
             self.room(d, pool, volumes, &lock(&self.shared.taken))?;
-            let mut c = self.pool_candidates(d, pool, volumes);
+            let mut c = self.pool_candidates(d, pool, volumes, &gone);
             if c.ids.is_empty() && c.in_transit > 0 && !std::mem::replace(&mut looked_for_orphans, true) {
                 c.ids = self.orphans(pool, volumes, scope)?;
             }
             let mut losses = 0;
             for id in &c.ids {
+                if self.is_stale(&reading) {
+                    break;
+                }
                 let Some(v) = volumes.iter().find(|v| v.id == *id) else { continue };
                 if !self.reserve(d, pool, volumes, id)? {
                     continue;
@@ -99,8 +107,21 @@ impl DomainRun {
                     }
                 }
             }
+            if self.is_stale(&reading) {
+                continue;
+            }
             let facts = self.shared.facts();
             if losses == 0 && c.changing == 0 {
+                // It may be free as soon as its mover is known to be dead.
+                let now = self.shared.clock.now();
+                if !c.movers.is_empty() && asked.is_none_or(|at| now.since(at) >= wait::ASK_EVERY) {
+                    asked = Some(now);
+                    let dead = self.terminated(d, &c.movers, scope)?;
+                    if !dead.is_empty() {
+                        gone.extend(dead);
+                        continue;
+                    }
+                }
                 let held = if wait.is_on() { self.held_of_pool(d, pool, volumes) } else { Vec::new() };
                 let why = match (c.pool_size, c.in_transit) {
                     (0, _) => format!("pool '{pool}' has no volume in {}", facts.zone),
@@ -110,22 +131,28 @@ impl DomainRun {
                         facts.zone
                     ),
                 };
+                // What is broken may have the data: that is no reason for another volume.
+                let end = |why: String| match (c.broken.first(), c.pool_size) {
+                    (Some(broken), _) => Failure::new(format!("{broken}; {why}")).into(),
+                    (None, 0) if !wait::is_long(d) => SourceEnd::Missing(why),
+                    (None, _) => SourceEnd::Absent(why),
+                };
                 if !wait.is_on() {
-                    return Err(SourceEnd::Absent(why));
+                    return Err(end(why));
                 }
                 let text = |states: &States| match waiting::named(&held, states) {
                     held if held.is_empty() => why.clone(),
                     held => format!("{why} ({held})"),
                 };
                 if let Turn::Over(text) = wait.held(&held, &text, scope)? {
-                    return Err(SourceEnd::Absent(text));
+                    return Err(end(text));
                 }
-                fresh = Some(wait.look_around(scope)?);
+                (reading, again) = (self.reading(wait.look_around(scope)?), true);
                 continue;
             }
             if losses == 0 && wait.is_on() {
                 wait.changing(&format!("pool '{pool}': {} volumes are being made or freed", c.changing), scope)?;
-                fresh = Some(wait.look_around(scope)?);
+                (reading, again) = (self.reading(wait.look_around(scope)?), true);
                 continue;
             }
             if losses == 0 && !std::mem::replace(&mut said, true) {
@@ -140,8 +167,12 @@ impl DomainRun {
             let pause = if losses > 0 { Duration::from_millis(spread) } else { Duration::from_millis(1000 + spread) };
             let waiting = |h| Failure::halted(format!("no volume of pool '{pool}' became free"), h);
             scope.sleep(pause).map_err(waiting)?;
-            fresh = Some(Arc::new(self.describe_domain(scope)?));
+            (reading, again) = (self.read_pool(scope)?, true);
         }
+    }
+
+    fn read_pool(&self, scope: &Scope) -> Result<Reading, Failure> {
+        Ok(self.reading(Arc::new(self.describe_domain(scope)?)))
     }
 
     /// Who this instance is in its fleet, to a directive that sticks to a volume.
@@ -209,7 +240,13 @@ impl DomainRun {
         here.any(|a| a.state.is_ending() && d.device.as_ref().is_some_and(|w| same(w, &a.device)))
     }
 
-    fn pool_candidates(&self, d: &VolumeDirective, pool: &str, all: &[Volume]) -> volumes::Candidates {
+    fn pool_candidates(
+        &self,
+        d: &VolumeDirective,
+        pool: &str,
+        all: &[Volume],
+        gone: &BTreeSet<String>,
+    ) -> volumes::Candidates {
         let facts = self.shared.facts();
         let token = create::client_token(&facts.instance_id, &self.config.name, d, None, 0);
         let member = self.member(d).unwrap_or_default();
@@ -221,6 +258,7 @@ impl DomainRun {
             token: d.create.is_some().then_some(token.as_str()),
             seed: self.shared.seed,
             member: &member,
+            gone,
         };
         let mut c = volumes::candidates(all, &self.config.name, pool, d.pool_pref, by);
         c.ids.retain(|id| !self.is_named(d, id));

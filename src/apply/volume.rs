@@ -4,6 +4,7 @@
 //! ambiguous fails the directive: a blank volume in place of the data is the worst outcome of all.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::hold::{Committed, Done, Hold, Origin, VolumeHold};
@@ -11,6 +12,7 @@ use super::wait::{Turn, Wait};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Still;
 use crate::aws::ec2::{Filter, Volume};
+use crate::clock::Tick;
 use crate::config::{Source, VolumeDirective};
 use crate::parallel;
 use crate::plan::unfinished::Own;
@@ -36,6 +38,11 @@ pub(crate) struct Acquired {
 pub(crate) enum SourceEnd {
     /// Proven: what it names is not to be had here. The next source may be tried.
     Absent(String),
+    /// One answer had nothing of it. Reads can be wrong for some seconds, so before anything is made in its place it is
+    /// looked at again.
+    Missing(String),
+    /// It has something to make a volume from. Nothing was made: a source before it may have a better one.
+    Held,
     /// Anything else.
     Failed(Failure),
 }
@@ -46,9 +53,21 @@ impl From<Failure> for SourceEnd {
     }
 }
 
+/// How long after an answer without what was looked for the next one counts as another one.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+/// A reading that is older is read again before anything is decided by it: the process was held up, or waited.
+const STALE: Duration = Duration::from_secs(60);
+
+/// What was read of volumes, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) at: Tick,
+    pub(crate) volumes: Arc<Vec<Volume>>,
+}
+
 impl DomainRun {
     /// Reads what the volume directives need to know: the domain's volumes in this zone, and those named by id.
-    pub(crate) fn read_volumes(&self, scope: &Scope) -> Result<Vec<Volume>, Failure> {
+    pub(crate) fn read_volumes(&self, scope: &Scope) -> Result<Reading, Failure> {
         let pools = self.config.volumes.iter().any(|d| d.sources.iter().any(|s| *s != Source::Existing));
         let ids: Vec<String> = self
             .config
@@ -71,7 +90,17 @@ impl DomainRun {
                 }
             }
         }
-        Ok(all)
+        Ok(self.reading(Arc::new(all)))
+    }
+
+    /// What was read just now.
+    pub(super) fn reading(&self, volumes: Arc<Vec<Volume>>) -> Reading {
+        Reading { at: self.shared.clock.now(), volumes }
+    }
+
+    /// Whether a reading is too old to decide anything by it.
+    pub(super) fn is_stale(&self, reading: &Reading) -> bool {
+        self.shared.clock.now().since(reading.at) > STALE
     }
 
     /// The volumes of this domain in this zone.
@@ -86,12 +115,12 @@ impl DomainRun {
             .map_err(|e| Failure::api(&format!("list the volumes of domain '{}'", self.config.name), &e))
     }
 
-    /// Volumes by id; those that do not exist are left out.
+    /// Volumes by id, with all their tags; those that do not exist are left out.
     pub(crate) fn describe_ids(&self, scope: &Scope, ids: &[String]) -> Result<Vec<Volume>, Failure> {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         self.shared
             .aws
-            .describe_volumes(scope, &[Filter::exact("volume-id", &ids)])
+            .describe_volumes_with_tags(scope, &[Filter::exact("volume-id", &ids)])
             .map_err(|e| Failure::api(&format!("describe {}", ids.join(", ")), &e))
     }
 
@@ -101,30 +130,70 @@ impl DomainRun {
     }
 
     /// Gets the directive its volume. `read` is what [`DomainRun::read_volumes`] found.
-    pub(crate) fn acquire(&self, d: &VolumeDirective, read: &[Volume], scope: &Scope) -> Result<Acquired, Failure> {
-        let me = self.shared.facts().instance_id.clone();
-        let found = volumes::first_look(d, &self.config.volumes, &self.config.name, read, &me)
-            .map_err(|e| Failure::new(e.to_string()))?;
-        if let Some(found) = found {
-            return self.use_found(d, &found, read, scope);
-        }
-        let mut tried = Vec::new();
-        for source in &d.sources {
-            let end = match source {
-                Source::Existing => self.source_existing(d, read, scope),
-                Source::Pool => self.source_pool(d, read, scope),
-                Source::Create => self.source_create(d, Source::Create, None, read, scope),
-                Source::Snapshot => self.source_snapshot(d, read, scope),
-                Source::Move => self.source_move(d, read, scope),
+    pub(crate) fn acquire(&self, d: &VolumeDirective, read: &Reading, scope: &Scope) -> Result<Acquired, Failure> {
+        let mut read = read.clone();
+        // Of which two answers, some seconds apart, had nothing.
+        let mut sure: Vec<Source> = Vec::new();
+        loop {
+            let doubted = match self.try_sources(d, &mut read, &sure, scope)? {
+                Ok(acquired) => return Ok(acquired),
+                Err(doubted) => doubted,
             };
-            match end {
-                Ok(a) => return Ok(a),
-                Err(SourceEnd::Failed(f)) => return Err(f),
-                Err(SourceEnd::Absent(why)) => {
-                    log::info!("{}: source {}: {why}", d.path, source.letter());
-                    tried.push(format!("{}: {why}", source.letter()));
+            let names: Vec<&str> = doubted.iter().map(|s| s.letter()).collect();
+            let what = format!("source {} had nothing in one answer", names.join(", "));
+            let seconds = SECOND_LOOK.as_secs();
+            log::info!("{}: {what}; looking again in {seconds} s, before a volume is made in its place", d.path);
+            scope.sleep(SECOND_LOOK).map_err(|h| Failure::halted(format!("{what}, which proves nothing"), h))?;
+            sure.extend(doubted);
+            read = self.read_volumes(scope)?;
+        }
+    }
+
+    /// One pass over the sources of a directive. The error names the sources that are to be looked at again before
+    /// anything is made: one answer had nothing of them.
+    fn try_sources(
+        &self,
+        d: &VolumeDirective,
+        read: &mut Reading,
+        sure: &[Source],
+        scope: &Scope,
+    ) -> Result<Result<Acquired, Vec<Source>>, Failure> {
+        let me = self.shared.facts().instance_id.clone();
+        let (mut tried, mut doubted, mut looked) = (Vec::new(), Vec::new(), false);
+        for (i, source) in d.sources.iter().enumerate() {
+            // A source before may have waited for long.
+            if self.is_stale(read) {
+                (*read, looked) = (self.read_volumes(scope)?, false);
+            }
+            if !std::mem::replace(&mut looked, true) {
+                let found = volumes::first_look(d, &self.config.volumes, &self.config.name, &read.volumes, &me)
+                    .map_err(|e| Failure::new(e.to_string()))?;
+                if let Some(found) = found {
+                    return self.use_found(d, &found, &read.volumes, scope).map(Ok);
                 }
             }
+            let certain = doubted.is_empty();
+            let end = match source {
+                Source::Existing => self.source_existing(d, &read.volumes, scope),
+                Source::Pool => self.source_pool(d, read, scope),
+                Source::Create if !certain => Err(SourceEnd::Held),
+                Source::Create => self.source_create(d, Source::Create, None, &read.volumes, scope),
+                Source::Snapshot => self.source_snapshot(d, &read.volumes, certain, scope),
+                Source::Move => self.source_move(d, &read.volumes, certain, scope),
+            };
+            let makes_later = || d.sources.iter().skip(i + 1).any(|s| s.makes());
+            let why = match end {
+                Ok(a) => return Ok(Ok(a)),
+                Err(SourceEnd::Failed(f)) => return Err(f),
+                Err(SourceEnd::Held) => return Ok(Err(doubted)),
+                Err(SourceEnd::Missing(why)) if makes_later() && !sure.contains(source) => {
+                    doubted.push(*source);
+                    why
+                }
+                Err(SourceEnd::Missing(why) | SourceEnd::Absent(why)) => why,
+            };
+            log::info!("{}: source {}: {why}", d.path, source.letter());
+            tried.push(format!("{}: {why}", source.letter()));
         }
         Err(Failure::new(format!("no volume to be had ({})", tried.join("; "))))
     }
@@ -226,8 +295,13 @@ impl DomainRun {
         let mut wait = Wait::new(self, d, false);
         let (mut said, mut warned) = (false, false);
         let mut pause = Duration::from_millis(500);
+        let mut looked = false;
         loop {
-            let Some(v) = seen else { return Err(SourceEnd::Absent(format!("{id} does not exist"))) };
+            let Some(v) = seen else {
+                let why = format!("{id} does not exist");
+                // One that is waited for was looked for some times.
+                return Err(if looked { SourceEnd::Absent(why) } else { SourceEnd::Missing(why) });
+            };
             if let Some(by) = v.tag(tags::SUPERSEDED_BY).filter(|_| !std::mem::replace(&mut warned, true)) {
                 log::warn!("{}: {id} was moved: it has become {by}, and its own data is that of before", d.path);
             }
@@ -244,7 +318,7 @@ impl DomainRun {
                         return Err(SourceEnd::Absent(text));
                     }
                 }
-                Standing::Broken(why) => return Err(Failure::new(format!("cannot use {id}: {why}")).into()),
+                Standing::Broken(why) => return Err(Failure::new(volumes::cannot_use(&id, &why)).into()),
                 Standing::Changing(what) if wait.is_on() => wait.changing(&format!("{id} is {what}"), scope)?,
                 Standing::Changing(what) => {
                     if !std::mem::replace(&mut said, true) {
@@ -275,7 +349,8 @@ impl DomainRun {
                     }
                 },
             }
-            seen = if wait.is_on() { wait.look_at(&id, scope)? } else { self.describe(scope, &id)? };
+            looked = wait.is_on();
+            seen = if looked { wait.look_at(&id, scope)? } else { self.describe(scope, &id)? };
         }
     }
 

@@ -19,7 +19,7 @@ use crate::random;
 use crate::scope::Scope;
 
 /// How often the states of the holders are asked for.
-const ASK_EVERY: Duration = Duration::from_secs(30);
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(30);
 /// The same when the holders are others.
 const ASK_OTHERS: Duration = Duration::from_secs(5);
 /// How long that may take: it only adds to what is known, but for a fence.
@@ -32,6 +32,8 @@ const POOL_NEWS: Duration = Duration::from_secs(10);
 const FENCING: Duration = Duration::from_secs(20);
 /// How many looks in a row must miss a volume that was there.
 const MISSED: u32 = 3;
+/// In so long there are several looks.
+const LONG: Duration = Duration::from_secs(10);
 /// How often a directive fences.
 const FENCES: u32 = 3;
 
@@ -297,6 +299,42 @@ impl<'a> Wait<'a> {
         self.took = self.now().since(began);
         Ok(seen.volumes.clone())
     }
+}
+
+impl DomainRun {
+    /// Which of these instances EC2 reports as terminated. Without the permission to ask none is known to be, and that is
+    /// said once.
+    pub(super) fn terminated(
+        &self,
+        d: &VolumeDirective,
+        ids: &[String],
+        scope: &Scope,
+    ) -> Result<Vec<String>, Failure> {
+        let denied = &self.looks.denied;
+        if denied.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        let refs: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let failed = |e| Failure::api(&format!("tell whether {} still moves a volume", ids.join(", ")), e);
+        match self.shared.aws.describe_instances(scope, &refs) {
+            Ok(states) => {
+                let over = states.into_iter().filter(|(_, state)| *state == InstanceState::Terminated);
+                Ok(over.map(|(id, _)| id).collect())
+            }
+            Err(e) if e.class() == Class::Denied => {
+                if !denied.swap(true, Ordering::Relaxed) {
+                    log::warn!("{}: {}; a mark counts for an hour", d.path, failed(&e));
+                }
+                Ok(Vec::new())
+            }
+            Err(e) => Err(failed(&e)),
+        }
+    }
+}
+
+/// Whether a directive waits so long that what it misses was looked for several times.
+pub(super) fn is_long(d: &VolumeDirective) -> bool {
+    d.claiming.wait.is_some_and(|wait| wait >= LONG)
 }
 
 /// Locks what is locked while somebody looks: as long as the scope goes on.

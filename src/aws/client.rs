@@ -46,6 +46,8 @@ pub(crate) struct Call<'a> {
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
+    /// A page of a listing: how many bytes of it are read. Of a longer one the class is [`Class::TooLong`].
+    pub(crate) most: Option<usize>,
     pub(crate) repeat: Repeat,
 }
 
@@ -62,6 +64,7 @@ impl<'a> Call<'a> {
             path: "/".to_owned(),
             headers: vec![("content-type".to_owned(), kind.to_owned())],
             body,
+            most: None,
             repeat,
         }
     }
@@ -245,7 +248,8 @@ impl Client {
         headers.extend(signed);
         let request = Request { method: call.method, url: &url, headers: &headers, body: call.body.as_bytes() };
         let total = TRY.min(scope.remaining().max(Duration::from_millis(1)));
-        match self.http.send(&request, &Limits { connect: CONNECT.min(total), total, body: MAX_BODY }) {
+        let limits = Limits { connect: CONNECT.min(total), total, body: call.most.unwrap_or(MAX_BODY) };
+        match self.http.send(&request, &limits) {
             Err(failure) => {
                 log::debug!("{} {}: {failure}", call.service.name(), call.action);
                 Err(self.unanswered(call, &failure, &endpoint, corrected))
@@ -267,6 +271,7 @@ impl Client {
         let e = ApiError::ours(call.action, Class::Transient, text);
         match (failure.cause, failure.sent) {
             (Cause::Certificate, _) => Tried::End(ApiError { class: Class::Fatal, ..e }),
+            (Cause::TooLong, _) if call.most.is_some() => Tried::End(ApiError { class: Class::TooLong, ..e }),
             (Cause::TooLong, _) => uncertain(call, e, false),
             (Cause::CertificateTime, _) if self.clock.skew_ms() != 0 && !corrected.certificate_time => {
                 // What we took for the time was the metadata service's: without it, then.

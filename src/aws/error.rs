@@ -31,6 +31,8 @@ pub(crate) enum Class {
     Auth,
     /// It was not sent: what it was to change is no longer the caller's to change (see [`super::Still`]).
     Lapsed,
+    /// The page of a listing is longer than the caller allows: ask for smaller ones.
+    TooLong,
     /// Will fail again.
     Fatal,
     /// The scope ended while it was being tried.

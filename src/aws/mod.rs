@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use crate::clock::Clock;
 use crate::http::{CaError, Http, Roots};
@@ -79,6 +80,8 @@ pub(crate) struct Fifo {
 #[derive(Debug)]
 pub(crate) struct Aws {
     client: client::Client,
+    /// How small pages must be, as far as it has shown: the place in the sizes of `ec2::pages`.
+    page: AtomicUsize,
 }
 
 impl Aws {
@@ -92,7 +95,8 @@ impl Aws {
             credentials::Provider::new(env, config.profile.as_deref(), imds, clock).map_err(AwsError::Credentials)?;
         let named = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")).map(str::to_owned);
         let region = named.or(region);
-        Ok(Aws { client: client::Client::new(http, provider, endpoints, region, clock, imds) })
+        let client = client::Client::new(http, provider, endpoints, region, clock, imds);
+        Ok(Aws { client, page: AtomicUsize::new(0) })
     }
 
     /// The region of EC2's calls.

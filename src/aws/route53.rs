@@ -270,6 +270,7 @@ fn list(zone: &str, start: &Start) -> Call<'static> {
         path: format!("/2013-04-01/hostedzone/{}/rrset?{}", query::encode(zone), q.join("&")),
         headers: Vec::new(),
         body: String::new(),
+        most: None,
         repeat: Repeat::Safe,
     }
 }
@@ -345,6 +346,7 @@ fn change(zone: &str, changes: &[Change]) -> Call<'static> {
         path: format!("/2013-04-01/hostedzone/{}/rrset/", query::encode(zone)),
         headers: vec![("content-type".to_owned(), "application/xml".to_owned())],
         body,
+        most: None,
         repeat,
     }
 }

@@ -5,7 +5,7 @@ use crate::config::VolumeDirective;
 use crate::plan::tags;
 
 /// What the snapshots of a pool come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Newest<'s> {
     /// The newest one that a volume can be made from.
     pub(crate) completed: Option<&'s Snapshot>,

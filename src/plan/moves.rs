@@ -4,7 +4,7 @@
 //! (the id of the first volume) and the next generation. When the copy is committed, the old volume is *superseded*.
 //! Whatever the marks say, of one lineage only the highest generation that is committed is ever offered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use super::create::digest;
 use super::tags;
 use super::unfinished::{is_left_to_its_maker, is_unfinished};
-use super::volumes::in_pool;
+use super::volumes::{cannot_use, in_pool};
 use crate::aws::ec2::{Volume, VolumeState};
 
 /// A mark that was not renewed for so long is of a mover that is gone.
@@ -107,18 +107,19 @@ pub(crate) fn successor<'v>(v: &Volume, all: &'v [Volume]) -> Option<&'v Volume>
     all.iter().filter(later).max_by_key(|o| (generation(o), o.id.clone()))
 }
 
-/// Whether somebody moves `v` now.
-pub(crate) fn is_moving(v: &Volume, now: OffsetDateTime) -> bool {
-    Mark::of(v).is_some_and(|m| !m.is_stale(now))
+/// The other instance that moves `v`, as far as its mark says, if it is not known to be `gone`.
+pub(crate) fn mover(v: &Volume, me: &str, now: OffsetDateTime, gone: &BTreeSet<String>) -> Option<String> {
+    let mark = Mark::of(v).filter(|m| m.owner != me && !m.is_stale(now) && !gone.contains(&m.owner));
+    mark.map(|m| m.owner)
 }
 
-/// Who else has the volume, or moves it: then the instance `me` must not mark it.
-pub(crate) fn rival(v: &Volume, me: &str, now: OffsetDateTime) -> Option<String> {
+/// Who else has the volume, or moves it: then the instance `me` must not mark it. `seen` is the mark that it decided on.
+pub(crate) fn rival(v: &Volume, me: &str, seen: Option<&str>, now: OffsetDateTime) -> Option<String> {
     if let Some(a) = v.attachments.first() {
         return Some(format!("{} has it", a.instance_id));
     }
     let mark = Mark::of(v).filter(|m| m.owner != me && !m.is_stale(now));
-    mark.map(|m| format!("{} moves it", m.owner))
+    mark.filter(|_| v.tag(tags::MOVING) != seen).map(|m| format!("{} moves it", m.owner))
 }
 
 /// Volumes that can be moved.
@@ -132,6 +133,10 @@ pub(crate) struct Movable<'v> {
     pub(crate) changing: usize,
     /// How many another instance moves.
     pub(crate) moving: usize,
+    /// Those that are there and cannot be used, in words.
+    pub(crate) broken: Vec<String>,
+    /// The other instances whose marks say that they move some of them.
+    pub(crate) movers: Vec<String>,
 }
 
 /// Which volumes of the pool, of which `all` are described, the instance `me` in `zone` may move.
@@ -141,28 +146,38 @@ pub(crate) fn movable<'v>(
     pool: &str,
     (me, zone): (&str, &str),
     now: OffsetDateTime,
+    gone: &BTreeSet<String>,
 ) -> Movable<'v> {
     let mut out = Movable::default();
     let lines = Lines::of(all);
     for v in all.iter().filter(|v| in_pool(v, domain, Some(pool)) && v.zone != zone) {
-        let dead = v.multi_attach || v.operator_managed || v.state.is_ending() || v.state == VolumeState::Error;
+        let dead = v.multi_attach || v.operator_managed || v.state.is_ending();
         // A copy that is not committed is its maker's, for as long as there is what it is a copy of.
         let unfinished = v.tag(tags::IN_TRANSIT).is_some() || is_left_to_its_maker(v, me, now);
         if dead || unfinished || lines.has_passed(v) {
             continue;
         }
         out.elsewhere += 1;
-        let another = Mark::of(v).is_some_and(|m| m.owner != me && !m.is_stale(now));
+        let another = mover(v, me, now, gone);
         let ending = v.attachments.iter().all(|a| a.state.is_ending());
         match v.state {
-            _ if another => out.moving += 1,
+            _ if another.is_some() => {
+                out.moving += 1;
+                out.movers.extend(another);
+            }
             VolumeState::Available if v.attachments.is_empty() => out.free.push(v),
             VolumeState::Creating => out.changing += 1,
             VolumeState::InUse | VolumeState::Available if ending => out.changing += 1,
+            VolumeState::Error | VolumeState::Other if v.attachments.is_empty() => {
+                out.broken.push(cannot_use(&v.id, &format!("its state is {}", v.state.name())));
+            }
             _ => {}
         }
     }
     out.free.sort_by(|a, b| a.id.cmp(&b.id));
+    out.broken.sort();
+    out.movers.sort();
+    out.movers.dedup();
     out
 }
 

@@ -1,5 +1,6 @@
 //! Which volume: what is attached here already, what a described volume means for us, and the order of a pool.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -179,6 +180,10 @@ pub(crate) struct Candidates {
     pub(crate) changing: usize,
     /// How many are left to the instance that is making them.
     pub(crate) in_transit: usize,
+    /// Those that are there and cannot be used, in words: they do not prove that the pool has nothing.
+    pub(crate) broken: Vec<String>,
+    /// The other instances whose marks say that they move volumes of it. Whether they live is another question.
+    pub(crate) movers: Vec<String>,
 }
 
 /// What the order of a pool depends on, beside the volumes.
@@ -198,6 +203,8 @@ pub(crate) struct Chooser<'a> {
     pub(crate) seed: u64,
     /// Who this instance is in its fleet, for `sticky`; empty if nobody.
     pub(crate) member: &'a str,
+    /// Instances that EC2 reports as terminated: their marks do not count.
+    pub(crate) gone: &'a BTreeSet<String>,
 }
 
 /// Orders the free volumes of the pool `pool` of `domain` for this instance.
@@ -216,12 +223,20 @@ pub(crate) fn candidates(volumes: &[Volume], domain: &str, pool: &str, pref: Poo
     for v in &all {
         match standing(v, by.me, by.zone) {
             // Also while it is being created: whoever makes it will not leave it to us.
-            Standing::Free | Standing::Changing(_) if left_to_its_maker(v, &by) => out.in_transit += 1,
+            Standing::Free | Standing::Changing(_) if left_to_its_maker(v, &by) => {
+                out.in_transit += 1;
+                out.movers.extend(moves::mover(v, by.me, by.now, by.gone));
+            }
             Standing::Free => free.push(v),
             Standing::Changing(_) => out.changing += 1,
-            _ => {}
+            // It never was more than a name.
+            Standing::Broken(_) if v.state == VolumeState::Error && never_used(v) => out.in_transit += 1,
+            Standing::Broken(why) => out.broken.push(cannot_use(&v.id, &why)),
+            Standing::Here(_) | Standing::Absent(_) => {}
         }
     }
+    out.movers.sort();
+    out.movers.dedup();
     out.ids = order(free, &all, pref, &by);
     out
 }
@@ -232,11 +247,21 @@ fn by_id<'v>(volumes: impl Iterator<Item = &'v Volume>) -> Vec<&'v Volume> {
     all
 }
 
+/// Whether it was made, and nobody ever had it.
+fn never_used(v: &Volume) -> bool {
+    v.tag(tags::IN_TRANSIT).is_some() && v.tag(tags::TS_USED).is_none()
+}
+
+/// What is said of a volume that is there and proves nothing.
+pub(crate) fn cannot_use(id: &str, why: &str) -> String {
+    format!("cannot use {id}: {why}")
+}
+
 /// A volume that somebody moves away is not offered meanwhile, and what is not committed is its maker's, unless that is
 /// this directive.
 fn left_to_its_maker(v: &Volume, by: &Chooser<'_>) -> bool {
     let is_its_own = by.token.is_some() && v.tag(tags::IN_TRANSIT) == by.token;
-    moves::is_moving(v, by.now) || !is_its_own && is_left_to_its_maker(v, by.me, by.now)
+    moves::mover(v, "", by.now, by.gone).is_some() || !is_its_own && is_left_to_its_maker(v, by.me, by.now)
 }
 
 /// A number that spreads many instances evenly over the volumes of a pool.

@@ -10,7 +10,7 @@ use super::knobs::FaultKind;
 use super::r53::Target;
 use super::sigv4::{self, Credential};
 use super::text::pairs;
-use super::world::World;
+use super::world::{Hidden, Late, World};
 use super::{Call, Shared, autoscaling, ec2, r53_parse, sqs};
 
 /// What the connection is to do.
@@ -312,15 +312,28 @@ pub(crate) fn serve(shared: &Shared, request: &Request, connection: u64, tls: bo
                     shared.finish(index, 0, Some("hang".into()), begin.elapsed());
                     return Outcome::Hang(*ms);
                 }
+                (Some(FaultKind::Late(ms)), _) => {
+                    let mut world = shared.world();
+                    let due = world.now_ms() + ms;
+                    let late = Late { action: kind.action.clone(), params: kind.params.clone(), region };
+                    world.late.push((due, late));
+                    shared.finish(index, 0, Some("reset".into()), begin.elapsed());
+                    return Outcome::Reset;
+                }
                 (Some(FaultKind::Garbage), _) => {
                     result = Ok(Response::new(200, "text/html", "<html><body>It works!</body>"));
                 }
                 _ => {
-                    if let Some(FaultKind::Late(ms)) = &fault {
-                        super::pause(shared, *ms);
-                    }
                     let mut world = shared.world();
+                    world.hidden = match &fault {
+                        Some(FaultKind::Empty) => Hidden::All,
+                        Some(FaultKind::Without(id)) => Hidden::One(id.clone()),
+                        _ => Hidden::Nothing,
+                    };
                     result = act(&mut world, &kind, &key, &region, &request.body);
+                    if let Some(FaultKind::ThenDeleted(id)) = &fault {
+                        world.somebody_deletes(id);
+                    }
                     if let Some(zone) = changing.take() {
                         world.end_change(&zone);
                     }

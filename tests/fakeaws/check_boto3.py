@@ -2,7 +2,7 @@
 """Holds the stand-in honest from outside: boto3, which knows nothing of it, runs every operation against it.
 
 usage: check_boto3.py PATH-OF-fakeaws
-EC2's volumes are here, addresses in boto3_addresses.py, snapshots in boto3_snapshots.py, the other services in boto3_services.py, signatures, faults and metadata in boto3_edges.py.
+EC2's volumes are here, addresses in boto3_addresses.py, snapshots in boto3_snapshots.py, what answers may lack in boto3_lies.py, the other services in boto3_services.py, signatures, faults and metadata in boto3_edges.py.
 The last line says "N passed, N failed"; the exit status is 1 if any failed.
 """
 import os
@@ -12,6 +12,7 @@ import time
 from boto3_kit import DIR, I1, I2, I3, V, admin, check, clients, code, count, ec2, wait, where
 import boto3_addresses
 import boto3_edges
+import boto3_lies
 import boto3_scaling
 import boto3_services
 import boto3_snapshots
@@ -186,7 +187,7 @@ def tags():
 
 
 check("plain HTTP", len(clients(where["http"])[0].describe_volumes(VolumeIds=[V[1]])["Volumes"]) == 1)
-for part in (volumes, creation, tags, boto3_snapshots.snapshots, boto3_services.records, boto3_services.messages,
+for part in (volumes, creation, boto3_lies.lies, tags, boto3_snapshots.snapshots, boto3_services.records, boto3_services.messages,
              boto3_edges.signatures, boto3_edges.by_hand, boto3_edges.faults, boto3_edges.crowd, boto3_edges.metadata,
              boto3_scaling.health, boto3_scaling.hooks, boto3_scaling.termination, boto3_addresses.addresses):
     try:

@@ -2,9 +2,10 @@
 
 use super::ec2::{Ask, attachment_xml, check_id, tag_set, volume_xml};
 use super::errors::{Refusal, refuse};
+use super::knobs::Endless;
 use super::text::{element, iso};
 use super::volumes::{PageToken, Volume};
-use super::world::World;
+use super::world::{Hidden, World};
 
 /// Matches with `*`, `?` and `\` as EC2 does; case counts.
 pub(crate) fn wildcard(pattern: &str, text: &str) -> bool {
@@ -176,6 +177,11 @@ impl World {
                 format!("Value ( {n} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.");
             return Err(refuse("InvalidParameterValue", text));
         }
+        if self.hidden == Hidden::All {
+            return Ok((Vec::new(), "<nextToken/>".into()));
+        }
+        let endless = self.knobs.endless_pages.filter(|_| !by_id);
+        let all = if endless == Some(Endless::Again) { list.clone() } else { Vec::new() };
         let mut left = match ask.get("NextToken").filter(|t| !t.is_empty()) {
             Some(token) => match self.pages.get(token) {
                 Some(p) if p.fingerprint == fingerprint => p.clone(),
@@ -197,10 +203,19 @@ impl World {
         let shown: Vec<String> =
             if left.empty { Vec::new() } else { left.ids.drain(..page.min(left.ids.len())).collect() };
         let was_empty = left.empty;
+        if endless == Some(Endless::Same) {
+            left.ids.extend(shown.iter().cloned());
+            left.ids.rotate_right(shown.len());
+            self.pages.insert("the-same==".into(), left);
+            return Ok((shown, element("nextToken", "the-same==")));
+        }
+        let shown: Vec<String> = shown.into_iter().filter(|id| !self.hidden.hides(id)).collect();
         left.empty = self.knobs.empty_pages && !was_empty;
         // An empty page leads on even when nothing is left: the only sign of the end is the empty token.
         let more = !left.ids.is_empty() || was_empty;
-        if !more {
+        if !more && endless.is_some() {
+            left.ids = all;
+        } else if !more {
             return Ok((shown, "<nextToken/>".into()));
         }
         let token = format!("{}==", self.random.hex(60));
@@ -253,7 +268,7 @@ impl World {
                 };
                 value.is_some_and(|v| patterns.iter().any(|p| wildcard(p, v)))
             });
-            if !passes || !(ids.is_empty() || ids.contains(&i.id)) || i.id <= after {
+            if !passes || self.hidden.hides(&i.id) || !(ids.is_empty() || ids.contains(&i.id)) || i.id <= after {
                 continue;
             }
             if shown.len() == page {

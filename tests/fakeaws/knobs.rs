@@ -49,6 +49,15 @@ pub(crate) struct Knobs {
     pub(crate) page_cap: Option<usize>,
     /// Before each page of theirs comes an empty one.
     pub(crate) empty_pages: bool,
+    /// Their listings never end.
+    pub(crate) endless_pages: Option<Endless>,
+    /// DescribeVolumes tells, and filters by, the tags of this long ago; a volume that is newer has none.
+    pub(crate) tags_late_ms: u64,
+    /// CreateVolume's answer has no tags.
+    pub(crate) created_untagged: bool,
+    /// CreateVolume answers a client token of a volume that is gone as it answered the first time, `creating`. Without
+    /// it, as the volume was before it went.
+    pub(crate) replay_first_answer: bool,
     /// ListResourceRecordSets never gives more than this on a page.
     pub(crate) record_page_cap: usize,
     /// The metadata service tells of a change of public addresses so much later.
@@ -102,6 +111,10 @@ impl Default for Knobs {
             stale_writes: 0,
             page_cap: None,
             empty_pages: false,
+            endless_pages: None,
+            tags_late_ms: 0,
+            created_untagged: false,
+            replay_first_answer: false,
             record_page_cap: 300,
             imds_address_ms: 300,
             address_seen_ms: 0,
@@ -145,6 +158,18 @@ impl Knobs {
             "stale_writes" => self.stale_writes = number(v)? as usize,
             "page_cap" => self.page_cap = v.as_u64().map(|n| n as usize),
             "empty_pages" => self.empty_pages = v.as_bool().ok_or("not a boolean")?,
+            "endless_pages" => {
+                self.endless_pages = match v.as_str() {
+                    None => None,
+                    Some("same") => Some(Endless::Same),
+                    Some("empty") => Some(Endless::Empty),
+                    Some("again") => Some(Endless::Again),
+                    Some(other) => return Err(format!("no endless pages '{other}'")),
+                }
+            }
+            "tags_late_ms" => self.tags_late_ms = number(v)?,
+            "created_untagged" => self.created_untagged = v.as_bool().ok_or("not a boolean")?,
+            "replay_first_answer" => self.replay_first_answer = v.as_bool().ok_or("not a boolean")?,
             "record_page_cap" => self.record_page_cap = number(v)? as usize,
             "imds_address_ms" => self.imds_address_ms = number(v)?,
             "address_seen_ms" => self.address_seen_ms = number(v)?,
@@ -172,6 +197,17 @@ impl Knobs {
     pub(crate) fn latency(&self, action: &str) -> u64 {
         self.action_latency_ms.get(action).copied().unwrap_or(self.latency_ms)
     }
+}
+
+/// How a listing goes on for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endless {
+    /// Each page leads to itself.
+    Same,
+    /// After the last page come empty ones, each with a token of its own.
+    Empty,
+    /// After the last page comes the first one again, with a token of its own.
+    Again,
 }
 
 /// Which calls of an action a fault hits, counted from when it was set.
@@ -217,14 +253,20 @@ pub(crate) enum FaultKind {
     HangAfter(u64),
     /// It is answered so many milliseconds late.
     Slow(u64),
-    /// It is carried out so many milliseconds late, whether or not anybody still waits for the answer.
-    Late(u64),
     /// Status 200 with an HTML page; nothing is done.
     Garbage,
     /// It is done; of the answer only the first half comes (with the length of that half).
     Truncated,
     /// The service's own refusal of permission.
     Denied,
+    /// A listing that is answered with nothing, whatever there is.
+    Empty,
+    /// A listing in whose answer this one is missing.
+    Without(String),
+    /// It is answered; right after that somebody deletes this volume or snapshot.
+    ThenDeleted(String),
+    /// Nothing is answered, and the connection is closed at once. So many milliseconds later it is done.
+    Late(u64),
     /// An error of choice; nothing is done.
     Custom {
         status: u16,

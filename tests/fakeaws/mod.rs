@@ -51,7 +51,7 @@ pub(crate) mod world;
 
 pub(crate) use imds::ImdsCall;
 pub(crate) use instances::{InstanceSpec, Nic};
-pub(crate) use knobs::{Fault, FaultKind, Knobs, Nth};
+pub(crate) use knobs::{Endless, Fault, FaultKind, Knobs, Nth};
 pub(crate) use records::RecordSet;
 pub(crate) use snapshots::SnapshotSpec;
 pub(crate) use volumes::VolumeSpec;

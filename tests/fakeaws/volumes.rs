@@ -231,6 +231,7 @@ impl World {
             i.cooling.retain(|(_, until)| *until > now);
         }
         self.advance_snapshots(now);
+        self.carry_out_late(now);
         let due: Vec<String> = self
             .volumes
             .values()
@@ -245,6 +246,23 @@ impl World {
         }
     }
 
+    /// The volume is gone. What is remembered is what it was before it was deleted.
+    fn bury(&mut self, id: &str) {
+        self.remember();
+        if let Some(mut v) = self.volumes.remove(id) {
+            if v.state == "deleting" {
+                v.state = "available".into();
+            }
+            self.graves.insert(id.into(), v);
+        }
+    }
+
+    /// Somebody deletes a volume or a snapshot, at once.
+    pub(crate) fn somebody_deletes(&mut self, id: &str) {
+        self.snapshots.remove(id);
+        self.bury(id);
+    }
+
     fn advance_volume(&mut self, id: &str, now: u64) {
         let Some(before) = self.volumes.get(id).cloned() else { return };
         let mut v = before.clone();
@@ -253,9 +271,7 @@ impl World {
             match (v.state.as_str(), v.doom) {
                 ("creating", Some(Doom::Error)) => v.state = "error".into(),
                 ("creating", Some(Doom::Vanish)) | ("deleting", _) => {
-                    self.remember();
-                    self.volumes.remove(id);
-                    self.graves.insert(id.into(), v);
+                    self.bury(id);
                     return;
                 }
                 ("creating", None) => v.state = "available".into(),

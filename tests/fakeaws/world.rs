@@ -1,5 +1,6 @@
 //! What exists: instances, volumes, zones, topics, queues and messages; and how tests put it there.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -47,6 +48,33 @@ pub(crate) struct Moment {
     pub(crate) what: &'static str,
 }
 
+/// A call of EC2 that was not answered, and is still to be carried out.
+#[derive(Debug, Clone)]
+pub(crate) struct Late {
+    pub(crate) action: String,
+    pub(crate) params: BTreeMap<String, String>,
+    pub(crate) region: String,
+}
+
+/// What a listing leaves out by a fault.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    #[default]
+    Nothing,
+    All,
+    One(String),
+}
+
+impl Hidden {
+    pub(crate) fn hides(&self, id: &str) -> bool {
+        match self {
+            Hidden::Nothing => false,
+            Hidden::All => true,
+            Hidden::One(one) => one == id,
+        }
+    }
+}
+
 /// A topic or a queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -90,6 +118,10 @@ pub(crate) struct World {
     /// CreateVolume's client tokens: fingerprint of the parameters and the volume.
     pub(crate) tokens: BTreeMap<String, (String, String)>,
     pub(crate) pages: BTreeMap<String, PageToken>,
+    /// Calls that are carried out later, and when.
+    pub(crate) late: Vec<(u64, Late)>,
+    /// What the listing that is answered now leaves out.
+    pub(crate) hidden: Hidden,
     /// Volumes that something in the guest holds: their detach stays `busy`.
     pub(crate) held: BTreeSet<String>,
     /// What is to be done to the disks of real guests.
@@ -136,6 +168,8 @@ impl World {
             keys: BTreeMap::new(),
             tokens: BTreeMap::new(),
             pages: BTreeMap::new(),
+            late: Vec::new(),
+            hidden: Hidden::Nothing,
             held: BTreeSet::new(),
             orders: Vec::new(),
             next_order: 0,
@@ -241,9 +275,17 @@ impl World {
         self.sent.clone()
     }
 
+    /// Carries out the calls that were not answered and whose time has come.
+    pub(crate) fn carry_out_late(&mut self, now: u64) {
+        for (_, call) in self.late.extract_if(.., |(due, _)| *due <= now).collect::<Vec<_>>() {
+            // Who called has gone long ago: a refusal is nobody's.
+            let _ = super::ec2::run(self, &call.action, &call.params, &call.region);
+        }
+    }
+
     /// Keeps the volumes as they are now, for stale reads. Called before every write.
     pub(crate) fn remember(&mut self) {
-        if self.knobs.stale_ms == 0 && self.knobs.stale_writes == 0 {
+        if self.knobs.stale_ms == 0 && self.knobs.stale_writes == 0 && self.knobs.tags_late_ms == 0 {
             return;
         }
         let now = self.now_ms();
@@ -253,8 +295,23 @@ impl World {
         }
     }
 
-    /// The volumes as a reader sees them: maybe as they were.
-    pub(crate) fn volumes_as_read(&self) -> &BTreeMap<String, Volume> {
+    /// The volumes as a reader sees them: maybe as they were, maybe with the tags of before.
+    pub(crate) fn volumes_as_read(&self) -> Cow<'_, BTreeMap<String, Volume>> {
+        let now = self.volumes_back_then();
+        let late = self.knobs.tags_late_ms;
+        if late == 0 {
+            return Cow::Borrowed(now);
+        }
+        let then = self.now_ms().saturating_sub(late);
+        let Some((_, then)) = self.history.iter().find(|(until, _)| *until > then) else { return Cow::Borrowed(now) };
+        let mut all = now.clone();
+        for v in all.values_mut() {
+            v.tags = then.get(&v.id).map(|old| old.tags.clone()).unwrap_or_default();
+        }
+        Cow::Owned(all)
+    }
+
+    fn volumes_back_then(&self) -> &BTreeMap<String, Volume> {
         let (writes, ms) = (self.knobs.stale_writes, self.knobs.stale_ms);
         let then = self.now_ms().saturating_sub(ms);
         let mut at = self.history.len();

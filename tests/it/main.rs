@@ -82,6 +82,8 @@ mod volumes_copied;
 mod volumes_create;
 mod volumes_device;
 mod volumes_disk;
+mod volumes_doubt;
+mod volumes_listed;
 mod volumes_mounted;
 mod volumes_move;
 mod volumes_move_kills;

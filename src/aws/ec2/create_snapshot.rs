@@ -71,10 +71,13 @@ mod tests {
                     <requestId>r</requestId><snapshotId>snap-9</snapshotId><volumeId>vol-9</volumeId>\
                     <status>pending</status><startTime>2026-01-02T03:04:05.000Z</startTime><progress/>\
                     <ownerId>111122223333</ownerId><volumeSize>30</volumeSize><description>d</description>\
-                    <tagSet><item><key>k</key><value>v</value></item></tagSet></CreateSnapshotResponse>";
+                    <tagSet><item><key>user:ec2fd.k</key><value>v</value></item></tagSet></CreateSnapshotResponse>";
         let s = parse(body.as_bytes()).unwrap();
         assert_eq!((s.id.as_str(), s.volume_id.as_str(), s.state), ("snap-9", "vol-9", SnapshotState::Pending));
-        assert_eq!((s.progress, s.size, s.archived, s.tag("k"), s.tag("l")), (0, 30, false, Some("v"), None));
+        assert_eq!(
+            (s.progress, s.size, s.archived, s.tag("user:ec2fd.k"), s.tag("l")),
+            (0, 30, false, Some("v"), None)
+        );
         assert_eq!(s.start_time.unwrap().unix_timestamp(), 1_767_323_045);
         assert_eq!(parse(b"<a/>").unwrap_err(), "the answer names no snapshot");
     }

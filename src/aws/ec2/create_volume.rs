@@ -62,7 +62,7 @@ fn flatten(form: &mut Form, name: &str, value: &Value) {
 /// The volume is the root element itself.
 fn parse(body: &[u8]) -> Result<Volume, String> {
     let document = xml::parse(body)?;
-    volume::read(document.root_element()).ok_or_else(|| "the answer names no volume".to_owned())
+    volume::read(document.root_element(), |_| true).ok_or_else(|| "the answer names no volume".to_owned())
 }
 
 #[cfg(test)]

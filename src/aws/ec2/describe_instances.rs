@@ -6,15 +6,14 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html>
 
 use super::VERSION;
-use crate::aws::client::{Call, Repeat};
-use crate::aws::endpoint::Service;
+use super::pages::{self, Listing, Page};
 use crate::aws::error::ApiError;
 use crate::aws::query::Form;
 use crate::aws::{Aws, xml};
 use crate::scope::Scope;
 
 /// Small: an instance takes several KiB.
-const PAGE: &str = "50";
+const PAGE: usize = 50;
 /// As many values as a filter may have.
 const MOST: usize = 200;
 
@@ -72,72 +71,52 @@ impl Aws {
     ) -> Result<Vec<(String, InstanceState)>, ApiError> {
         let mut all = Vec::new();
         for ids in ids.chunks(MOST) {
-            let mut token = String::new();
-            loop {
-                let call = Call::form(Service::Ec2, "DescribeInstances", request(ids, &token), Repeat::Safe);
-                let (states, next) = self.client.call(scope, &call, parse)?;
-                all.extend(states);
-                match next {
-                    Some(next) => token = next,
-                    None => break,
-                }
-            }
+            let listing = Listing {
+                action: "DescribeInstances",
+                most: PAGE,
+                request: &|size, token| request(ids, size, token),
+                parse: &parse,
+                id: |(id, _): &(String, InstanceState)| id,
+            };
+            all.extend(self.list(scope, &listing)?);
         }
         Ok(all)
     }
 }
 
-fn request(ids: &[&str], token: &str) -> String {
+fn request(ids: &[&str], size: usize, token: &str) -> String {
     let mut form = Form::new("DescribeInstances", VERSION);
-    form.add("Filter.1.Name", "instance-id").add_all("Filter.1.Value", ids).add("MaxResults", PAGE);
+    form.add("Filter.1.Name", "instance-id").add_all("Filter.1.Value", ids).add("MaxResults", &size.to_string());
     if !token.is_empty() {
         form.add("NextToken", token);
     }
     form.into_body()
 }
 
-/// States by id, and where the list goes on.
-type Page = (Vec<(String, InstanceState)>, Option<String>);
-
-fn parse(body: &[u8]) -> Result<Page, String> {
-    let Some((frame, items)) = std::str::from_utf8(body).ok().and_then(|text| xml::split(text, "reservationSet"))
-    else {
-        return whole(body);
-    };
-    let (_, next) = whole(frame.as_bytes())?;
-    let mut states = Vec::new();
-    for item in items {
-        reservation(xml::parse_plain(item)?.root_element(), &mut states);
-    }
-    Ok((states, next))
+fn parse(body: &[u8]) -> Result<Page<(String, InstanceState)>, String> {
+    pages::parse(body, "DescribeInstancesResponse", "reservationSet", &reservation)
 }
 
-fn whole(body: &[u8]) -> Result<Page, String> {
-    let document = xml::parse(body)?;
-    let root = document.root_element();
-    if root.tag_name().name() != "DescribeInstancesResponse" {
-        return Err(format!("the answer is a {}", root.tag_name().name()));
-    }
-    let mut states = Vec::new();
-    xml::items(root, "reservationSet").for_each(|r| reservation(r, &mut states));
-    Ok((states, xml::text(root, "nextToken").map(str::to_owned)))
-}
-
-fn reservation(node: roxmltree::Node<'_, '_>, into: &mut Vec<(String, InstanceState)>) {
-    into.extend(xml::items(node, "instancesSet").filter_map(|i| {
+fn reservation(node: roxmltree::Node<'_, '_>) -> Vec<(String, InstanceState)> {
+    let read = |i| {
         let state = xml::text(xml::child(i, "instanceState")?, "name").unwrap_or_default();
         Some((xml::text(i, "instanceId")?.to_owned(), InstanceState::of(state)))
-    }));
+    };
+    xml::items(node, "instancesSet").filter_map(read).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    pub(super) fn whole(body: &[u8]) -> Result<Page<(String, InstanceState)>, String> {
+        pages::whole(body, "DescribeInstancesResponse", "reservationSet", &reservation)
+    }
+
     #[test]
     fn the_request_is_botocores() {
         assert_eq!(
-            request(&["i-1", "i-2"], "t"),
+            request(&["i-1", "i-2"], PAGE, "t"),
             "Action=DescribeInstances&Version=2016-11-15&Filter.1.Name=instance-id&Filter.1.Value.1=i-1\
              &Filter.1.Value.2=i-2&MaxResults=50&NextToken=t"
         );

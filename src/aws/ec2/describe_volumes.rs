@@ -6,15 +6,12 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeVolumes.html>
 
 use super::VERSION;
-use super::volume::{self, Volume};
-use crate::aws::client::{Call, Repeat};
-use crate::aws::endpoint::Service;
+use super::pages::{self, Listing, Page};
+use super::volume::{self, Volume, is_ours};
+use crate::aws::Aws;
 use crate::aws::error::ApiError;
 use crate::aws::query::Form;
-use crate::aws::{Aws, xml};
 use crate::scope::Scope;
-
-const PAGE: &str = "500";
 
 /// A filter: a volume fits that has one of the values. `*` and `?` in a value are wildcards; see [`escape_filter`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,32 +41,38 @@ pub(crate) fn escape_filter(text: &str) -> String {
     out
 }
 
-/// Volumes that are read as one tree.
-const TREE: usize = 25;
-
 impl Aws {
-    /// All volumes that fit all filters.
+    /// All volumes that fit all filters, with those of their tags that are ours: of a pool's volumes nothing else counts,
+    /// and each may have 50.
     pub(crate) fn describe_volumes(&self, scope: &Scope, filters: &[Filter]) -> Result<Vec<Volume>, ApiError> {
-        let mut all: Vec<Volume> = Vec::new();
-        let mut token = String::new();
-        loop {
-            let body = request(filters, &token);
-            let call = Call::form(Service::Ec2, "DescribeVolumes", body, Repeat::Safe);
-            // The page is gone before the next one comes.
-            let (volumes, next) = self.client.call(scope, &call, parse)?;
-            all.extend(volumes);
-            match next {
-                Some(next) => token = next,
-                None => return Ok(all),
-            }
-        }
+        self.volumes(scope, filters, is_ours)
+    }
+
+    /// The same with all of their tags: for a few volumes.
+    pub(crate) fn describe_volumes_with_tags(
+        &self,
+        scope: &Scope,
+        filters: &[Filter],
+    ) -> Result<Vec<Volume>, ApiError> {
+        self.volumes(scope, filters, |_| true)
+    }
+
+    fn volumes(&self, scope: &Scope, filters: &[Filter], keep: fn(&str) -> bool) -> Result<Vec<Volume>, ApiError> {
+        let listing = Listing {
+            action: "DescribeVolumes",
+            most: usize::MAX,
+            request: &|size, token| request(filters, size, token),
+            parse: &|body| parse(body, keep),
+            id: |v: &Volume| &v.id,
+        };
+        self.list(scope, &listing)
     }
 }
 
-fn request(filters: &[Filter], token: &str) -> String {
+fn request(filters: &[Filter], size: usize, token: &str) -> String {
     let mut form = Form::new("DescribeVolumes", VERSION);
     add_filters(&mut form, filters);
-    form.add("MaxResults", PAGE);
+    form.add("MaxResults", &size.to_string());
     if !token.is_empty() {
         form.add("NextToken", token);
     }
@@ -85,40 +88,30 @@ pub(super) fn add_filters(form: &mut Form, filters: &[Filter]) {
     }
 }
 
-fn parse(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
-    let Some((frame, items)) = std::str::from_utf8(body).ok().and_then(|text| xml::split(text, "volumeSet")) else {
-        return whole(body);
-    };
-    let (_, next) = whole(frame.as_bytes())?;
-    let mut volumes = Vec::with_capacity(items.len());
-    // Some at a time: a tree for each costs time, one of all costs memory.
-    for some in items.chunks(TREE) {
-        let text = format!("<some>{}</some>", some.concat());
-        volumes.extend(xml::parse_plain(&text)?.root_element().children().filter_map(volume::read));
-    }
-    Ok((volumes, next))
-}
-
-fn whole(body: &[u8]) -> Result<(Vec<Volume>, Option<String>), String> {
-    let document = xml::parse(body)?;
-    let root = document.root_element();
-    if root.tag_name().name() != "DescribeVolumesResponse" {
-        return Err(format!("the answer is a {}", root.tag_name().name()));
-    }
-    let volumes = xml::items(root, "volumeSet").filter_map(volume::read).collect();
-    Ok((volumes, xml::text(root, "nextToken").map(str::to_owned)))
+fn parse(body: &[u8], keep: fn(&str) -> bool) -> Result<Page<Volume>, String> {
+    pages::parse(body, "DescribeVolumesResponse", "volumeSet", &|node| volume::read(node, keep).into_iter().collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{AttachmentState, VolumeState};
     use super::*;
+    use crate::aws::xml;
+
+    pub(super) fn parse(body: &[u8]) -> Result<Page<Volume>, String> {
+        super::parse(body, |_| true)
+    }
+
+    pub(super) fn whole(body: &[u8]) -> Result<Page<Volume>, String> {
+        let read = |node: roxmltree::Node<'_, '_>| volume::read(node, |_| true).into_iter().collect();
+        pages::whole(body, "DescribeVolumesResponse", "volumeSet", &read)
+    }
 
     #[test]
     fn the_request_is_botocores() {
         let f = [Filter { name: "tag:a".into(), values: vec!["x".into(), "y".into()] }];
         assert_eq!(
-            request(&f, "t"),
+            request(&f, 500, "t"),
             "Action=DescribeVolumes&Version=2016-11-15&Filter.1.Name=tag%3Aa&Filter.1.Value.1=x&Filter.1.Value.2=y\
              &MaxResults=500&NextToken=t"
         );
@@ -161,6 +154,13 @@ mod tests {
         );
         let w = &volumes[1];
         assert!(w.multi_attach && w.operator_managed && w.state == VolumeState::Other && w.create_time.is_none());
+    }
+
+    #[test]
+    fn of_a_listing_only_our_tags_are_kept() {
+        let page = PAGE.replace("<key>m</key>", "<key>user:ec2fd.domain</key>");
+        let (volumes, _) = super::parse(page.as_bytes(), is_ours).unwrap();
+        assert_eq!(volumes[0].tags, [("user:ec2fd.domain".to_owned(), " v ".to_owned())]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod describe_snapshots;
 mod describe_volumes;
 mod detach_volume;
 mod disassociate_address;
+mod pages;
 mod snapshot;
 mod tags;
 mod terminate_instances;

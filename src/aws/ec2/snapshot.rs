@@ -6,7 +6,7 @@ use roxmltree::Node;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::volume::tags;
+use super::volume::{is_ours, tags};
 use crate::aws::xml;
 
 /// `status` of a snapshot.
@@ -34,6 +34,7 @@ pub(crate) struct Snapshot {
     pub(crate) size: u64,
     /// In the archive tier: hours away.
     pub(crate) archived: bool,
+    /// Those that are ours.
     pub(crate) tags: Vec<(String, String)>,
 }
 
@@ -60,6 +61,6 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<Snapshot> {
         start_time: own("startTime").and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok()),
         size: own("volumeSize").and_then(|s| s.parse().ok()).unwrap_or(0),
         archived: own("storageTier") == Some("archive"),
-        tags: tags(node),
+        tags: tags(node, is_ours),
     })
 }

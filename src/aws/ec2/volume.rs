@@ -98,8 +98,13 @@ impl Volume {
     }
 }
 
-/// Reads the volume in an element; `None` if it has no id.
-pub(super) fn read(node: Node<'_, '_>) -> Option<Volume> {
+/// Whether a tag is one of this program's. Of the others a listing keeps nothing.
+pub(super) fn is_ours(key: &str) -> bool {
+    key.starts_with("user:ec2fd.")
+}
+
+/// Reads the volume in an element, with the tags whose keys `keep` names; `None` if it has no id.
+pub(super) fn read(node: Node<'_, '_>, keep: fn(&str) -> bool) -> Option<Volume> {
     let own = |name: &str| xml::text(node, name).map(str::to_owned);
     let is = |node: Node<'_, '_>, name: &str| xml::text(node, name) == Some("true");
     let mut managed = xml::child(node, "operator").is_some_and(|o| is(o, "managed"));
@@ -123,16 +128,17 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<Volume> {
         create_time: xml::text(node, "createTime").and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok()),
         snapshot_id: own("snapshotId"),
         attachments,
-        tags: tags(node),
+        tags: tags(node, keep),
     })
 }
 
-/// Reads the tags in an element.
-pub(super) fn tags(node: Node<'_, '_>) -> Vec<(String, String)> {
-    xml::items(node, "tagSet")
-        .filter_map(|t| Some((xml::whole_text(xml::child(t, "key")?), xml::child(t, "value").map(xml::whole_text))))
-        .map(|(key, value)| (key, value.unwrap_or_default()))
-        .collect()
+/// Reads those tags in an element whose keys `keep` names.
+pub(super) fn tags(node: Node<'_, '_>, keep: fn(&str) -> bool) -> Vec<(String, String)> {
+    let read = |t| {
+        let key = Some(xml::whole_text(xml::child(t, "key")?)).filter(|key| keep(key))?;
+        Some((key, xml::child(t, "value").map(xml::whole_text).unwrap_or_default()))
+    };
+    xml::items(node, "tagSet").filter_map(read).collect()
 }
 
 fn volume_state(text: &str) -> VolumeState {

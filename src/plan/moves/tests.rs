@@ -63,7 +63,7 @@ fn of_a_line_only_the_highest_generation_that_stands_counts() {
 fn free_volumes_of_the_pool_in_other_zones_can_be_moved() {
     let at = |zone: &str, v: Volume| Volume { zone: zone.into(), ..v };
     let of = |all: &[Volume]| {
-        let m = movable(all, "d", "pool", ("i-me", "here"), NOW);
+        let m = movable(all, "d", "pool", ("i-me", "here"), NOW, &BTreeSet::new());
         (m.free.iter().map(|v| v.id.clone()).collect::<Vec<_>>().join(" "), m.elsewhere, m.changing, m.moving)
     };
     let none = |m: (String, usize, usize, usize), elsewhere| assert_eq!(m, (String::new(), elsewhere, 0, 0));

@@ -64,6 +64,8 @@ pub(crate) fn attached(id: &str, to: &str, device: &str, state: &str) -> Volume 
     Volume { attachments: vec![a], ..volume(id, "in-use") }
 }
 
+static NOBODY: BTreeSet<String> = BTreeSet::new();
+
 pub(crate) fn by() -> Chooser<'static> {
     Chooser {
         me: "i-me",
@@ -73,6 +75,7 @@ pub(crate) fn by() -> Chooser<'static> {
         token: Some("own"),
         seed: 7,
         member: "",
+        gone: &NOBODY,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{parse, whole};
+use super::parse;
+use super::tests::whole;
 use crate::aws::xml::properties::WORDS;
 use crate::properties::{bytes, in_time, mutated, settings};
 

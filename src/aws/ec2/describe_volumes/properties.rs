@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{parse, whole};
+use super::tests::{parse, whole};
 use crate::aws::xml::properties::WORDS;
 use crate::properties::{bytes, in_time, mutated, settings, text, words};
 
