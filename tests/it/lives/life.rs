@@ -149,12 +149,11 @@ fn watch(lab: &Lab, life: &Life, instance: &str, pid: u32, mut running: Running)
         let is_long_up = |ms: u64| up_since.is_some_and(|t| t.elapsed() >= Duration::from_millis(ms));
         let late = is_due(life.patience_ms);
         match (life.end, ended) {
-            (_, Some(at)) => {
-                if at.elapsed() > PATIENCE {
-                    stuck = true;
-                    signal(pid, Signal::KILL);
-                }
+            (_, Some(at)) if at.elapsed() > PATIENCE => {
+                stuck = true;
+                signal(pid, Signal::KILL);
             }
+            (_, Some(_)) => {}
             (End::Term(ms), _) if is_long_up(ms) || late => (signal(pid, Signal::TERM), ended = Some(Instant::now())).0,
             (End::EarlyTerm(ms), _) if is_due(ms) => (signal(pid, Signal::TERM), ended = Some(Instant::now())).0,
             (End::Kill(ms), _) if is_long_up(ms) || late => (signal(pid, Signal::KILL), ended = Some(Instant::now())).0,

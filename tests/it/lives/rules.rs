@@ -83,9 +83,12 @@ impl Seen {
     }
 }
 
+/// Says where it is broken.
+type Rule = fn(&Seen) -> Vec<String>;
+
 /// All that holds at every moment.
 pub(crate) fn always(seen: &Seen) -> Vec<Broken> {
-    let rules: [(&'static str, fn(&Seen) -> Vec<String>); 8] = [
+    let rules: [(&'static str, Rule); 8] = [
         ("lost", no_committed_write_is_lost),
         ("deleted", no_volume_with_a_committed_write_is_deleted),
         ("superseded", what_supersedes_has_all_that_was_committed),

@@ -48,22 +48,26 @@ fn is_renamed(seen: &Seen, v: &Volume) -> bool {
     tag(v, "domain").is_some_and(|d| d == "z") && seen.ledger.0.iter().any(stood)
 }
 
-/// Made by an instance that is gone, and no copy: after an hour it is the pool's, whatever its tags say.
-fn is_left_to_the_pool(v: &Volume, survivors: &[String]) -> bool {
-    tag(v, "lineage").is_none() && tag(v, "owner").is_none_or(|o| !survivors.contains(o))
+/// What made it has not committed it: it is in transit, or in the transaction of its creation.
+fn is_unfinished(v: &Volume) -> bool {
+    tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some_and(|t| t.starts_with("ec2fd-"))
 }
 
-/// A copy that an instance which is gone used and did not commit: it may carry data, so nobody deletes it, and no pool
-/// offers it as long as its original is there. It is one of the volumes that a person may delete.
+fn is_of_gone(v: &Volume, survivors: &[String]) -> bool {
+    tag(v, "owner").is_none_or(|o| !survivors.contains(o))
+}
+
+/// A copy that an instance which is gone did not commit: it may carry data, so it is kept, and no pool offers it as long
+/// as its original is there. It is one of the volumes that a person may delete.
 fn is_kept_copy(v: &Volume, survivors: &[String]) -> bool {
-    let gone = tag(v, "owner").is_some_and(|o| !survivors.contains(o));
-    gone && tag(v, "lineage").is_some() && tag(v, "in-transit").is_some() && tag(v, "ts-used").is_some()
+    is_of_gone(v, survivors) && tag(v, "lineage").is_some() && is_unfinished(v)
 }
 
-/// Whether a pool offers this volume (or, by its id, anybody may have it).
+/// Whether a pool offers this volume (or, by its id, anybody may have it). What an instance that is gone made, and what is
+/// no copy, is the pool's after an hour.
 fn is_offered(v: &Volume, survivors: &[String]) -> bool {
-    let in_transit = tag(v, "in-transit").is_some() && !is_left_to_the_pool(v, survivors);
-    v.state == "available" && tag(v, "superseded-by").is_none() && !in_transit
+    let left = is_unfinished(v) && (tag(v, "lineage").is_some() || !is_of_gone(v, survivors));
+    v.state == "available" && tag(v, "superseded-by").is_none() && !left
 }
 
 /// What was committed is on a volume that is offered.
@@ -107,7 +111,7 @@ fn no_history_is_offered_twice(seen: &Seen, survivors: &[String]) -> Vec<String>
 fn no_volume_is_left_unfinished(seen: &Seen, survivors: &[String]) -> Vec<String> {
     let left = |v: &&Volume| {
         let in_transaction = tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some();
-        let marked = tag(v, "moving").is_some() || (in_transaction && !is_left_to_the_pool(v, survivors));
+        let marked = tag(v, "moving").is_some() || (in_transaction && !is_of_gone(v, survivors));
         let pointed = tag(v, "superseded-by").is_none_or(|by| seen.live().any(|u| u.id == *by));
         (marked || !pointed) && !is_renamed(seen, v) && !is_kept_copy(v, survivors)
     };
