@@ -161,7 +161,8 @@ fn what_supersedes_has_all_that_was_committed(seen: &Seen) -> Vec<String> {
 fn a_start_finds_all_that_was_committed(seen: &Seen) -> Vec<String> {
     let mut found = Vec::new();
     for (at, e) in seen.ledger.0.iter().enumerate() {
-        let (What::Found { history, .. } | What::Start { history, .. }) = &e.what else { continue };
+        // What a volume's own commands see may still be given up.
+        let What::Start { history, .. } = &e.what else { continue };
         let before = Ledger(seen.ledger.0[..at].to_vec());
         let of_this = |(o, h): &(&Event, &[String])| {
             o.volume == e.volume || (!seen.plan.kind.forks() && !history.is_empty() && h.first() == history.first())

@@ -1,6 +1,6 @@
 //! What is true when all is over and each instance that is left has lived a last life without trouble.
 
-use super::draw::Life;
+use super::draw::{After, Life};
 use super::ledger::{Event, What, begins};
 use super::life::Lived;
 use super::rules::{Broken, Seen};
@@ -42,9 +42,14 @@ fn tag<'v>(v: &'v Volume, name: &str) -> Option<&'v String> {
 }
 
 /// Of the domain that some lives had, and that no last life has: what it (as far as can be told) committed stays as it
-/// is.
+/// is. Where the instance booted since, nothing tells of the rest either.
 fn is_renamed(seen: &Seen, v: &Volume) -> bool {
-    let stood = |e: &Event| e.volume == v.id && matches!(e.what, What::Whole | What::Start { .. });
+    let booted = |life: &str| {
+        seen.plan.seats.iter().any(|s| {
+            s.iter().position(|l| l.name == life).is_some_and(|n| s[n..].iter().any(|l| l.after == After::Boots))
+        })
+    };
+    let stood = |e: &Event| e.volume == v.id && (matches!(e.what, What::Whole | What::Start { .. }) || booted(&e.life));
     tag(v, "domain").is_some_and(|d| d == "z") && seen.ledger.0.iter().any(stood)
 }
 
