@@ -56,10 +56,13 @@ fn main() -> ExitCode {
         sys::freeze::thaw_all(&sys::Root::from_env());
         return ExitCode::SUCCESS;
     }
-    // Two helpers that are this executable under another name.
-    if name == exec::READER || name == sys::freeze::GUARD {
+    // Three helpers that are this executable under another name.
+    if name == exec::READER || name == sys::freeze::GUARD || name == sys::mkfs::GUARD {
         let place = args.next().and_then(|place| log::Place::of(place.to_str()?));
         start_log(false, place.unwrap_or_default());
+        if name == sys::mkfs::GUARD {
+            return sys::mkfs::guard(args);
+        }
         if name == exec::READER {
             exec::read_on(args)
         } else {

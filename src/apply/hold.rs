@@ -101,6 +101,11 @@ pub(crate) struct VolumeHold {
     /// `mkfs` was begun on it, on a disk that was proven blank, and has not ended well.
     #[serde(default)]
     pub(crate) formatting: bool,
+    /// When it was claimed nothing told of any use of it: if it reads as noise, that is what EC2 shows of an encrypted
+    /// volume that nobody wrote to. With what this machine had [written](crate::sys::written) to the disk by then; empty
+    /// before the disk was seen. `None` from when it is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unused: Option<String>,
     /// A run of this transaction that was killed had it before: what is mounted from it was mounted since its claim.
     #[serde(skip)]
     pub(crate) inherited: bool,
@@ -200,6 +205,8 @@ pub(crate) struct Ledger {
     pub(super) committed: Vec<Committed>,
     /// The same of a run that was cut off.
     pub(super) to_tidy: Vec<Committed>,
+    /// Volumes whose consent to be formatted was taken off, and that are not formatted yet.
+    pub(super) consents: Vec<String>,
     pub(super) journal: Journal,
 }
 

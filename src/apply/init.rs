@@ -74,7 +74,14 @@ impl DomainRun {
                 Half::Address(p) => of_address = p,
             }
         }
-        problems.critical = problems.critical.or(of_address.critical);
+        // Where one of the two has made the other one give up, it is the one that tells why.
+        let told = |c: &Option<(String, Failure)>| c.as_ref().is_some_and(|(_, f)| f.halt.is_none());
+        let address_tells = told(&of_address.critical) && !told(&problems.critical);
+        let (first, second) = match address_tells {
+            true => (of_address.critical, problems.critical),
+            false => (problems.critical, of_address.critical),
+        };
+        problems.critical = first.or(second);
         problems.passed_over.extend(of_address.passed_over);
         problems.left.extend(of_address.left);
         if let Some(reads) = records.filter(|_| problems.critical.is_none()) {

@@ -28,6 +28,8 @@ struct Page<H, C> {
     inherited: H,
     left: H,
     committed: C,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    consents: Vec<String>,
 }
 
 /// Where the ledger is written. The default one is nowhere.
@@ -73,7 +75,7 @@ impl Ledger {
     /// Everything is as it was, but for the memory of what was mounted before.
     fn go_on(&mut self, page: Page<Vec<Hold>, Vec<Committed>>) {
         (self.held, self.inherited, self.left) = (page.held, page.inherited, page.left);
-        self.committed = page.committed;
+        (self.committed, self.consents) = (page.committed, page.consents);
         for hold in self.held.iter_mut().chain(&mut self.inherited) {
             if let Hold::Volume(v) = hold {
                 v.inherited = true;
@@ -93,7 +95,7 @@ impl Ledger {
                 v.transc_id.get_or_insert(page.transaction.clone());
             }
         }
-        self.to_tidy = page.committed;
+        (self.to_tidy, self.consents) = (page.committed, page.consents);
     }
 
     /// Brings the journal up to date. A run does not fail for it: AWS knows enough to go on from.
@@ -101,6 +103,7 @@ impl Ledger {
         let Some(file) = &self.journal.file else { return };
         let committed: Vec<&Committed> = self.committed.iter().chain(&self.to_tidy).collect();
         let empty = self.held.is_empty() && self.inherited.is_empty() && self.left.is_empty() && committed.is_empty();
+        let empty = empty && self.consents.is_empty();
         let page = Page {
             version: VERSION,
             instance: self.journal.instance.clone(),
@@ -110,6 +113,7 @@ impl Ledger {
             inherited: &self.inherited,
             left: &self.left,
             committed,
+            consents: self.consents.clone(),
         };
         let bytes = if empty { Ok(Vec::new()) } else { serde_json::to_vec(&page) };
         let outcome = match bytes {

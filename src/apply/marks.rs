@@ -4,11 +4,13 @@
 //! meets such a volume finishes the move: the copy says that it is committed, so its end is known.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::hold::{Done, Hold, MoveHold};
+use super::hold::{Done, Hold, MoveHold, VolumeHold};
+use super::settle::left_behind;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, Volume};
-use crate::config::Source;
+use crate::config::{Source, VolumeDirective};
 use crate::plan::moves::{self, Mark};
 use crate::plan::tags;
 use crate::plan::unfinished::{Own, is_unfinished};
@@ -72,8 +74,11 @@ impl DomainRun {
         for m in met {
             let end = self.copies_of(&m.lineage, scope).and_then(|all| {
                 let old = self.describe(scope, &m.volume_id)?;
-                let copy = old.as_ref().and_then(|old| moves::successor(old, &all));
-                copy.map_or(Ok(()), |copy| self.supersede(&m, &copy.id, scope))
+                let Some(old) = old else { return Ok(()) };
+                match moves::successor(&old, &all) {
+                    Some(copy) => self.supersede(&m, &copy.id, scope),
+                    None => self.end_move_of_another(&m, &old, &all, scope),
+                }
             });
             if let Err(f) = end {
                 log::warn!("cannot finish the move of {}, which its mover did not: {f}", m.volume_id);
@@ -126,6 +131,20 @@ impl DomainRun {
         Ok(())
     }
 
+    /// The volume is this instance's by now, and committed: the move of a mover that is gone is over. What it made is
+    /// deleted, or told of where it may have data.
+    fn end_move_of_another(&self, m: &MoveHold, old: &Volume, all: &[Volume], scope: &Scope) -> Result<(), Failure> {
+        let me = &self.shared.facts().instance_id;
+        if !old.attachments.iter().any(|a| a.instance_id == *me && !a.state.is_ending()) {
+            return Ok(());
+        }
+        self.clean_up_after_others(old, all, &BTreeSet::new(), scope);
+        for copy in self.copies_of(&m.lineage, scope)?.iter().filter(|c| is_given_up(c, m)) {
+            self.give_copy_up(copy, scope).map_err(Failure::new)?;
+        }
+        self.unmark(old, &m.token, scope)
+    }
+
     /// Whether another instance's snapshot is of a move that is over: its volume has no mark of it, and it is not so new
     /// that the mark may only not be seen yet.
     fn is_of_no_move(&self, s: &Snapshot, token: &str, old: Option<&Volume>) -> bool {
@@ -140,35 +159,69 @@ impl DomainRun {
         let Some(mark) = Mark::of(v) else { return Ok(false) };
         let all = self.copies_of(moves::lineage(v), scope)?;
         let Some(copy) = moves::successor(v, &all) else {
-            let gone = |c: &&Volume| {
-                is_unfinished(c) && moves::generation(c) > moves::generation(v) && c.attachments.is_empty()
-            };
-            for c in all.iter().filter(gone).filter(|c| c.tag(tags::SUPERSEDED_BY).is_none()) {
-                let by = c.tag(tags::OWNER).unwrap_or("its maker");
-                log::warn!(
-                    "{}, a copy that {by} did not finish, is not used: delete it if its data is not needed",
-                    c.id
-                );
+            // Its mover must be gone: after the commit nothing can come of the copy any more.
+            if mark.owner != self.shared.facts().instance_id {
+                self.meet(move_of(v, mark));
             }
             return Ok(false);
         };
         log::info!("{} has become {} in {}", v.id, copy.id, copy.zone);
-        let mut met = lock(&self.moves_to_finish);
-        if !met.iter().any(|m| m.volume_id == v.id) && !self.is_known(&mark.token) {
-            met.push(move_of(v, mark));
-        }
+        self.meet(move_of(v, mark));
         Ok(true)
     }
 
-    /// Free copies of the pool that no run has committed and that are this directive's to finish or to use all the same:
-    /// this instance made them, and what they are a copy of is marked by it still; or that is gone, and they are all that
-    /// is left of its data.
-    pub(super) fn orphans(&self, pool: &str, all: &[Volume], scope: &Scope) -> Result<Vec<String>, Failure> {
+    /// Remembers a move of another instance that is over.
+    fn meet(&self, m: MoveHold) {
+        let mut met = lock(&self.moves_to_finish);
+        if !met.iter().any(|o| o.volume_id == m.volume_id) && !self.is_known(&m.token) {
+            met.push(m);
+        }
+    }
+
+    /// Why the copy `v`, which an earlier run of this instance made and did not commit, is not to be gone on with. `None`
+    /// also where it is none.
+    pub(super) fn is_outdated_copy(&self, v: Option<&Volume>, scope: &Scope) -> Result<Option<String>, Failure> {
+        let Some(copy) = v.filter(|v| v.tag(tags::LINEAGE).is_some() && is_unfinished(v)) else { return Ok(None) };
+        let begun = lock(&self.ledger).inherited.iter().find_map(|h| match h {
+            Hold::Move(m) if m.lineage == moves::lineage(copy) && m.generation + 1 == moves::generation(copy) => {
+                Some(m.clone())
+            }
+            _ => None,
+        });
+        let begun = begun.as_ref().map(|m| (m.token.as_str(), m.used.as_deref()));
+        let me = self.shared.facts().instance_id.clone();
+        let mut why = None;
+        // A read may be older than the mark.
+        for pause in [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(4)] {
+            scope.sleep(pause).map_err(|h| Failure::halted(format!("cannot go on with {}", copy.id), h))?;
+            why = moves::outdated_copy(copy, &self.originals(copy, scope)?, &me, begun);
+            if why.is_none() {
+                break;
+            }
+        }
+        Ok(why)
+    }
+
+    /// Puts back what was found attached here and must not be gone on with.
+    pub(super) fn give_found_up(&self, found: Option<Volume>, scope: &Scope) -> Result<(), Failure> {
+        let Some(v) = found else { return Ok(()) };
+        let is_it = |h: &Hold| matches!(h, Hold::Volume(o) if o.volume_id.as_ref() == Some(&v.id));
+        let hold = lock(&self.ledger).inherited.iter().find(|h| is_it(h)).cloned();
+        let hold = hold.unwrap_or_else(|| {
+            Hold::Volume(VolumeHold { attached: Done::Yes, transit_removed: true, ..left_behind(&v) })
+        });
+        self.put_back(hold, scope).map_err(Failure::new)
+    }
+
+    /// Free copies of the pool that no run has committed and that are the directive's to finish or to use all the same:
+    /// this instance made them, for a directive that moves, and the move still stands; or what they are a copy of is gone,
+    /// and they are all that is left of its data.
+    pub(super) fn orphans(&self, d: &VolumeDirective, all: &[Volume], scope: &Scope) -> Result<Vec<String>, Failure> {
         let facts = self.shared.facts();
         let (me, now) = (facts.instance_id.as_str(), self.shared.clock.corrected());
-        let mine = |v: &Volume| v.tag(tags::OWNER) == Some(me);
+        let mine = |v: &Volume| d.sources.contains(&Source::Move) && v.tag(tags::OWNER) == Some(me);
         let may_be = |v: &&Volume| {
-            in_pool(v, &self.config.name, Some(pool))
+            in_pool(v, &self.config.name, d.pool_name.as_deref())
                 && v.tag(tags::LINEAGE).is_some()
                 && v.tag(tags::SUPERSEDED_BY).is_none()
                 && is_unfinished(v)
@@ -177,20 +230,25 @@ impl DomainRun {
         };
         let mut orphans = Vec::new();
         for v in all.iter().filter(may_be) {
-            let before = self.originals(v, scope)?;
-            let marked = |o: &Volume| Mark::of(o).is_some_and(|m| m.owner == me) && o.attachments.is_empty();
-            if mine(v) && before.iter().any(marked) {
-                orphans.push(v.id.clone());
-            } else if before.is_empty() {
-                log::warn!(
-                    "{}: a copy that no run finished, of a volume that does not exist any more: it is used",
-                    v.id
-                );
+            let gone = self.originals(v, scope)?.is_empty();
+            if gone {
+                log::warn!("{}: a copy that no run finished, of a volume that does not exist any more: using it", v.id);
+            }
+            if gone || mine(v) && self.is_outdated_copy(Some(v), scope)?.is_none() {
                 orphans.push(v.id.clone());
             }
         }
         Ok(orphans)
     }
+}
+
+/// Whether a copy of that move was used and not committed: nothing will come of it.
+fn is_given_up(copy: &Volume, m: &MoveHold) -> bool {
+    moves::generation(copy) == m.generation + 1
+        && is_unfinished(copy)
+        && copy.attachments.is_empty()
+        && !copy.state.is_ending()
+        && copy.tag(tags::SUPERSEDED_BY).is_none()
 }
 
 /// The move that a mark tells of.

@@ -15,6 +15,7 @@ pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod disk;
+pub(crate) mod existing;
 pub(crate) mod fence;
 pub(crate) mod format;
 pub(crate) mod hold;
@@ -192,6 +193,8 @@ pub(crate) struct DomainRun {
     snapshots: snapshot::State,
     /// When it was committed.
     committed_at: Mutex<Option<Tick>>,
+    /// What this run made and has put back: reads that lag may show it as it was.
+    rolled_back: Mutex<BTreeSet<String>>,
     /// Moves of others that are over, as their volumes say, but not finished.
     moves_to_finish: Mutex<Vec<hold::MoveHold>>,
     /// Threads that still write tags on volumes, by directive.
@@ -217,6 +220,7 @@ impl DomainRun {
             abandoned: Arc::default(),
             snapshots: snapshot::State::default(),
             committed_at: Mutex::default(),
+            rolled_back: Mutex::default(),
             moves_to_finish: Mutex::default(),
             tagging: Mutex::new(Vec::new()),
             looks: wait::Looks::default(),

@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 
 use super::volume::Acquired;
 use super::{DomainRun, Failure};
-use crate::config::{ExecLine, ExitCodes, Mount, VolumeDirective};
+use crate::config::{Mount, VolumeDirective};
 use crate::exec::ExecError;
-use crate::macros::Template;
-use crate::plan::format::agree;
+use crate::plan::format::{agree, fsck_argument, is_too_old};
 use crate::scope::Scope;
 use crate::sys::mounting;
 use crate::sys::probe::{self, Found};
@@ -45,11 +45,12 @@ impl DomainRun {
             return Ok(mounted(&there.kind));
         }
         let found = self.file_system(d, m, a, scope)?;
+        self.with_volume(&d.path, |h| h.unused = None);
         if let Some(wanted) = m.fstype.as_deref().filter(|w| !agree(w, found.kind)) {
             return Err(failed(format!("it holds {}, and the config wants {wanted}", found.kind)));
         }
         let fstype = m.fstype.as_deref().unwrap_or(found.kind);
-        let read_only = m.options.split(',').any(|o| o.trim() == "ro");
+        let read_only = m.is_read_only();
         if m.fsck && !read_only {
             self.check_file_system(d, m, a, found.kind, scope)?;
         }
@@ -93,21 +94,28 @@ impl DomainRun {
         kind: &str,
         scope: &Scope,
     ) -> Result<(), Failure> {
-        let how = match kind {
-            "ext2" | "ext3" | "ext4" => "-p",
-            "vfat" | "f2fs" => "-a",
-            // They repair what a crash left when they are mounted.
-            _ => return Ok(()),
-        };
+        let Some(how) = fsck_argument(kind) else { return Ok(()) };
         let name = format!("fsck.{kind}");
         let failed = |why: String| Failure::new(format!("cannot check {} ({kind}): {why}", a.volume_id));
         let Some(tool) = mounting::tool(&name) else {
             return Err(failed(format!("{name} is not on this system: install it, or set mount.fsck to skip")));
         };
-        let argv = vec![tool.display().to_string(), how.to_owned(), a.disk.display().to_string()];
+        let mut command = Command::new(&tool);
+        // What it says is looked at.
+        command.arg(how).arg(&a.disk).env("LC_ALL", "C");
         // 1: repaired. 2: repaired, and a mounted one would have to be mounted anew.
-        match self.tool(d, argv, 3, scope) {
+        match self.shared.runner.run_tool(&d.path, &tool.display().to_string(), command, 3, scope) {
             Ok(()) => Ok(()),
+            Err(ExecError::ExitCode { code, tail, .. }) if is_too_old(code, &tail) => {
+                log::warn!(
+                    "{}: cannot check {} ({kind}): {name} is too old for it; mounting it unchecked, if the kernel knows \
+                     all its features: {}",
+                    m.key,
+                    a.volume_id,
+                    tail.join(" | ")
+                );
+                Ok(())
+            }
             Err(ExecError::ExitCode { code, tail, .. }) => {
                 let why = match code {
                     c if c & 4 != 0 => "it has errors that a person must look at",
@@ -130,32 +138,21 @@ impl DomainRun {
     fn grow(&self, d: &VolumeDirective, m: &Mount, a: &Acquired, found: &Found, point: &Path, scope: &Scope) {
         let size = File::open(&a.disk).and_then(|f| probe::Disk::size(&f)).unwrap_or(0);
         let Some(taken) = found.bytes.filter(|taken| taken.saturating_add(GROWTH) < size) else { return };
-        let (disk, point) = (a.disk.display().to_string(), point.display().to_string());
-        let argv = match found.kind {
-            "ext2" | "ext3" | "ext4" => ["resize2fs", &disk],
-            "xfs" => ["xfs_growfs", &point],
+        let (name, of) = match found.kind {
+            "ext2" | "ext3" | "ext4" => ("resize2fs", a.disk.as_path()),
+            "xfs" => ("xfs_growfs", point),
             _ => return,
         };
         log::info!("{}: the file system of {} has {taken} of {size} bytes: growing it", m.key, a.volume_id);
-        let Some(tool) = mounting::tool(argv[0]) else {
-            log::warn!("{}: cannot grow it: {} is not on this system", m.key, argv[0]);
+        let Some(tool) = mounting::tool(name) else {
+            log::warn!("{}: cannot grow it: {name} is not on this system", m.key);
             return;
         };
-        let argv = vec![tool.display().to_string(), argv[1].to_owned()];
-        if let Err(e) = self.tool(d, argv, 0, scope) {
+        let mut command = Command::new(&tool);
+        command.arg(of);
+        let end = self.shared.runner.run_tool(&d.path, &tool.display().to_string(), command, 0, scope);
+        if let Err(e) = end {
             log::warn!("{}: cannot grow it (it is mounted as it was): {e}", m.key);
         }
-    }
-
-    /// Runs a tool whose exit codes up to `most` are good.
-    pub(super) fn tool(
-        &self,
-        d: &VolumeDirective,
-        argv: Vec<String>,
-        most: u32,
-        scope: &Scope,
-    ) -> Result<(), ExecError> {
-        let line = ExecLine { argv: Vec::<Template>::new(), ec: ExitCodes::Of(vec![0..=most]), timeout: None };
-        self.shared.runner.run(&d.path, &line, argv, scope)
     }
 }

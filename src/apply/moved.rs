@@ -13,7 +13,7 @@ use crate::aws::{Class, Lapsed, Still};
 use crate::config::VolumeDirective;
 use crate::plan::moves::{self, Mark};
 use crate::plan::tags;
-use crate::plan::unfinished::{Own, is_unfinished};
+use crate::plan::unfinished::Own;
 use crate::scope::Scope;
 
 /// How often it is looked whether a copy that was deleted is gone.
@@ -122,17 +122,20 @@ impl DomainRun {
         let mut pause = Duration::from_millis(250);
         for look in 1.. {
             let all = self.copies_of(&m.lineage, scope).map_err(failed)?;
-            let is_there = |v: &&Volume| {
-                moves::generation(v) > m.generation
-                    && v.tag(tags::SUPERSEDED_BY).is_none()
-                    && !v.state.is_ending()
-                    && (v.tag(tags::OWNER) == Some(&me) || v.tag(tags::IN_TRANSIT).is_none())
-            };
-            let Some(copy) = all.iter().find(is_there) else { break };
-            if copy.tag(tags::OWNER) != Some(&me) && !is_unfinished(copy) {
-                // Another instance found it in the pool, in use as it was when we were cut off.
+            // What this run has rolled back may still be seen as it was.
+            let ended = lock(&self.rolled_back).clone();
+            let (gone, all): (Vec<_>, Vec<_>) = all.into_iter().partition(|v| ended.contains(&v.id));
+            if let Some(copy) = moves::passed_into(&m.lineage, m.generation, &all) {
+                // It was committed: by a run of ours that was cut off then, or by another mover.
                 return self.supersede(m, &copy.id, scope).map(|()| true).map_err(failed);
             }
+            let is_there = |v: &&Volume| {
+                moves::generation(v) == m.generation + 1
+                    && v.tag(tags::OWNER) == Some(&me)
+                    && v.tag(tags::SUPERSEDED_BY).is_none()
+                    && !v.state.is_ending()
+            };
+            let Some(copy) = all.iter().chain(&gone).find(is_there) else { break };
             if look == LOOKS || scope.sleep(pause).is_err() {
                 log::info!("{} stays marked as being moved: its copy {} is there still", m.volume_id, copy.id);
                 return Ok(false);
@@ -180,9 +183,9 @@ impl DomainRun {
             "{}, a copy that no run finished, is kept and not used: delete it if its data is not needed",
             copy.id
         );
-        let me = self.shared.facts().instance_id.clone();
+        let owner = copy.tag(tags::OWNER).unwrap_or_default();
         let token = copy.tag(tags::IN_TRANSIT).or(copy.tag(tags::TRANSC_ID)).unwrap_or_default();
-        let own = Own::Unfinished { owner: &me, token, used: copy.tag(tags::TS_USED) };
+        let own = Own::Unfinished { owner, token, used: copy.tag(tags::TS_USED) };
         let ids = [copy.id.as_str()];
         let watch = self.shared.watch(&ids, own, Some(self.shared.clock.now()));
         let end = self.tag(&copy.id, &[(tags::SUPERSEDED_BY, by)], &Still::while_(&|s| watch.ask(s)), scope);

@@ -74,7 +74,7 @@ impl DomainRun {
             self.room(d, pool, volumes, &lock(&self.shared.taken))?;
             let mut c = self.pool_candidates(d, pool, volumes, &gone);
             if c.ids.is_empty() && c.in_transit > 0 && !std::mem::replace(&mut looked_for_orphans, true) {
-                c.ids = self.orphans(pool, volumes, scope)?;
+                c.ids = self.orphans(d, volumes, scope)?;
             }
             let mut losses = 0;
             for id in &c.ids {

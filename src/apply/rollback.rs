@@ -11,6 +11,7 @@ use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure};
 use crate::aws::ec2::AttachmentState;
 use crate::aws::{Class, Still};
+use crate::plan::create::is_token;
 use crate::plan::records::{Now, can_be_again, compare, undo};
 use crate::plan::tags;
 use crate::plan::unfinished::Own;
@@ -171,6 +172,9 @@ impl DomainRun {
             Done::Yes => true,
             Done::Maybe => self.is_here(v, &id, scope)?,
         };
+        if v.origin != Origin::Claimed {
+            super::lock(&self.rolled_back).insert(id.clone());
+        }
         let mut used = None;
         if attached {
             self.let_go(v, &id, scope)?;
@@ -259,8 +263,11 @@ impl DomainRun {
         let (mut back, mut off) = (Vec::new(), Vec::new());
         for (key, ours, before) in changed {
             match before {
-                Some(before) => back.push((key.as_str(), before.as_str())),
-                None => off.push((key.as_str(), Some(ours.as_str()))),
+                // The transaction of a run that was cut off is over, unless it is of what that run made.
+                Some(before) if key != tags::TRANSC_ID || is_token(before) => {
+                    back.push((key.as_str(), before.as_str()))
+                }
+                _ => off.push((key.as_str(), Some(ours.as_str()))),
             }
         }
         let now = self.shared.time_tag();

@@ -73,6 +73,7 @@ impl DomainRun {
         let now = self.until_at_rest(id, scope)?;
         let facts = self.shared.facts();
         Ok(match now.as_ref().map(|now| standing(now, &facts.instance_id, &facts.zone)) {
+            Some(Standing::Here(_)) if self.is_outdated_copy(now.as_ref(), scope)?.is_some() => false,
             Some(Standing::Here(_)) => {
                 let read: Vec<Volume> = now.into_iter().collect();
                 let finds = |d: &VolumeDirective| {
@@ -390,7 +391,7 @@ pub(super) fn never_attached(v: &Volume, token: Option<&str>) -> bool {
 }
 
 /// The hold of a volume of which only its tags tell.
-fn left_behind(v: &Volume) -> VolumeHold {
+pub(super) fn left_behind(v: &Volume) -> VolumeHold {
     let token = v.tag(tags::TRANSC_ID).map(str::to_owned);
     VolumeHold {
         key: String::new(),
@@ -407,6 +408,7 @@ fn left_behind(v: &Volume) -> VolumeHold {
         transit_removed: false,
         marked: false,
         formatting: false,
+        unused: None,
         inherited: true,
     }
 }

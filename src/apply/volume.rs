@@ -3,12 +3,11 @@
 //! The next source is tried only when this one is *proven* absent. Whatever is denied, throttled, timed out or
 //! ambiguous fails the directive: a blank volume in place of the data is the worst outcome of all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::hold::{Committed, Done, Hold, Origin, VolumeHold};
-use super::wait::{Turn, Wait};
 use super::{DomainRun, Failure, lock};
 use crate::aws::Still;
 use crate::aws::ec2::{Filter, Volume};
@@ -17,8 +16,9 @@ use crate::config::{Source, VolumeDirective};
 use crate::parallel;
 use crate::plan::unfinished::Own;
 use crate::plan::volumes::{self, Found, Standing};
-use crate::plan::{create, tags, waiting};
+use crate::plan::{create, format, tags};
 use crate::scope::Scope;
+use crate::sys::written::written;
 
 /// A volume whose disk is usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +29,10 @@ pub(crate) struct Acquired {
     pub(crate) op: bool,
     /// The node.
     pub(crate) disk: PathBuf,
-    /// It was made from a snapshot: what is on it is not known by who made it.
+    /// It was made from a snapshot or another volume: what is on it is not known by who made it.
     pub(crate) copied: bool,
+    /// Why noise on it is not what EC2 shows of a volume that nobody wrote to; `None`: it is.
+    pub(crate) used: Option<String>,
 }
 
 /// How a source ended without a volume.
@@ -169,7 +171,13 @@ impl DomainRun {
                 let found = volumes::first_look(d, &self.config.volumes, &self.config.name, &read.volumes, &me)
                     .map_err(|e| Failure::new(e.to_string()))?;
                 if let Some(found) = found {
-                    return self.use_found(d, &found, &read.volumes, scope).map(Ok);
+                    let volume = read.volumes.iter().find(|v| v.id == found.volume_id).cloned();
+                    let Some(why) = self.is_outdated_copy(volume.as_ref(), scope)? else {
+                        return self.use_found(d, &found, &read.volumes, scope).map(Ok);
+                    };
+                    log::warn!("{}: {} is not gone on with: {why}", d.path, found.volume_id);
+                    self.give_found_up(volume, scope)?;
+                    Arc::make_mut(&mut read.volumes).retain(|v| v.id != found.volume_id);
                 }
             }
             let certain = doubted.is_empty();
@@ -249,11 +257,40 @@ impl DomainRun {
             };
             lock(&self.found).push(committed);
         }
+        let used = self.use_of(d, volume);
         let disk = self.wait_for_disk(&found.volume_id, &found.device, None, scope)?;
-        self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        self.has_disk(d, &disk);
         log::info!("{}: {} is attached already, as {}", d.path, found.volume_id, disk.display());
-        let copied = volume.is_some_and(|v| v.snapshot_id.is_some());
-        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op: unfinished, disk, copied })
+        let copied = volume.is_some_and(|v| v.copy_of().is_some());
+        let op = unfinished;
+        Ok(Acquired { volume_id: found.volume_id.clone(), source: found.source, op, disk, copied, used })
+    }
+
+    /// What tells of a use of the volume; the hold remembers where nothing does, for a run after this one.
+    fn use_of(&self, d: &VolumeDirective, v: Option<&Volume>) -> Option<String> {
+        let used = match v {
+            Some(v) => format::use_of(v, &self.shared.facts().instance_id),
+            None => Some("EC2 has not described it".to_owned()),
+        };
+        // Without a mount, its commands may write what they like.
+        let formats = d.mount.as_ref().is_some_and(|m| m.format);
+        self.with_volume(&d.path, |h| {
+            h.unused = h.unused.take().or(used.is_none().then(String::new)).filter(|_| formats);
+        });
+        used
+    }
+
+    /// The disk of a volume that this run has is there.
+    fn has_disk(&self, d: &VolumeDirective, disk: &Path) {
+        let mut looks = false;
+        self.with_volume(&d.path, |h| looks = h.unused.as_ref().is_some_and(String::is_empty));
+        let written = looks.then(|| written(&self.shared.root, disk)).flatten();
+        self.with_volume(&d.path, |h| {
+            h.disk = Some(disk.to_owned());
+            if let (Some(unused), Some(written)) = (&mut h.unused, written) {
+                *unused = written;
+            }
+        });
     }
 
     /// What was found here may have been taken away since. If it still is here, or is again, it is used.
@@ -282,75 +319,8 @@ impl DomainRun {
             transit_removed: false,
             marked: false,
             formatting: false,
+            unused: None,
             inherited: false,
-        }
-    }
-
-    /// Source `x`.
-    fn source_existing(&self, d: &VolumeDirective, read: &[Volume], scope: &Scope) -> Result<Acquired, SourceEnd> {
-        let Some(id) = d.volume_id.clone() else {
-            return Err(Failure::new("source x without volume-id").into());
-        };
-        let mut seen = read.iter().find(|v| v.id == id).cloned();
-        let mut wait = Wait::new(self, d, false);
-        let (mut said, mut warned) = (false, false);
-        let mut pause = Duration::from_millis(500);
-        let mut looked = false;
-        loop {
-            let Some(v) = seen else {
-                let why = format!("{id} does not exist");
-                // One that is waited for was looked for some times.
-                return Err(if looked { SourceEnd::Absent(why) } else { SourceEnd::Missing(why) });
-            };
-            if let Some(by) = v.tag(tags::SUPERSEDED_BY).filter(|_| !std::mem::replace(&mut warned, true)) {
-                log::warn!("{}: {id} was moved: it has become {by}, and its own data is that of before", d.path);
-            }
-            let facts = self.shared.facts();
-            match volumes::standing(&v, &facts.instance_id, &facts.zone) {
-                Standing::Absent(why) => {
-                    let held = waiting::held(std::iter::once(&v), &facts.instance_id, &facts.zone);
-                    let Some(h) = held.first().filter(|_| wait.is_on()) else {
-                        return Err(SourceEnd::Absent(format!("{id}: {why}")));
-                    };
-                    if let Turn::Over(text) =
-                        wait.held(&held, &|states| format!("{id} is {}", h.text(states)), scope)?
-                    {
-                        return Err(SourceEnd::Absent(text));
-                    }
-                }
-                Standing::Broken(why) => return Err(Failure::new(volumes::cannot_use(&id, &why)).into()),
-                Standing::Changing(what) if wait.is_on() => wait.changing(&format!("{id} is {what}"), scope)?,
-                Standing::Changing(what) => {
-                    if !std::mem::replace(&mut said, true) {
-                        log::info!("{}: waiting for {id}: {what}", d.path);
-                    }
-                    let waiting = |h| Failure::halted(format!("cannot use {id}: it is still {what}"), h);
-                    scope.sleep(pause).map_err(waiting)?;
-                    pause = (pause * 2).min(Duration::from_secs(5));
-                }
-                // It came here between the two looks: somebody else on this instance did that.
-                Standing::Here(device) if d.device.as_ref().is_some_and(|w| !same(w, &device)) => {
-                    let why = format!("{id} was attached to this instance as {device} by somebody else");
-                    return Err(Failure::new(why).into());
-                }
-                Standing::Here(device) => {
-                    let found = Found { volume_id: id.clone(), device, source: Source::Existing };
-                    return Ok(self.use_found(d, &found, std::slice::from_ref(&v), scope)?);
-                }
-                Standing::Free => match self.claim(d, &v, Origin::Claimed, scope)? {
-                    Ok(device) => return Ok(self.finish_claim(d, &v, Source::Existing, &device, scope)?),
-                    Err(lost) => {
-                        log::info!("{}: {id}: {lost}", d.path);
-                        // What the list says may be an old picture: not again at once.
-                        let waiting = |h| Failure::halted(format!("cannot use {id}: {lost}"), h);
-                        scope.sleep(pause).map_err(waiting)?;
-                        pause = (pause * 2).min(Duration::from_secs(5));
-                        wait.lost();
-                    }
-                },
-            }
-            looked = wait.is_on();
-            seen = if looked { wait.look_at(&id, scope)? } else { self.describe(scope, &id)? };
         }
     }
 
@@ -363,6 +333,7 @@ impl DomainRun {
         device: &(String, crate::sys::block::NameSnapshot),
         scope: &Scope,
     ) -> Result<Acquired, Failure> {
+        let used = self.use_of(d, Some(v));
         // A volume of the pool that was left in transit by this directive: finish what was begun.
         let transit = v.tag(tags::IN_TRANSIT).is_some();
         let left = v
@@ -413,9 +384,9 @@ impl DomainRun {
         }) {
             disk = end?.unwrap_or(disk);
         }
-        self.with_volume(&d.path, |h| h.disk = Some(disk.clone()));
+        self.has_disk(d, &disk);
         log::info!("{}: {} attached as {} ({})", d.path, v.id, device.0, disk.display());
-        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk, copied: v.snapshot_id.is_some() })
+        Ok(Acquired { volume_id: v.id.clone(), source, op: true, disk, copied: v.copy_of().is_some(), used })
     }
 
     /// Takes the in-transit tag off: from here on the volume may carry data, and no clean-up deletes it.

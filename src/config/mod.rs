@@ -34,7 +34,7 @@ pub(crate) use address::{AddressChoice, AddressDirective};
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use hook::{Hook, Transition};
-pub(crate) use mount::{DEFAULT_FSTYPE, Mount};
+pub(crate) use mount::Mount;
 pub(crate) use on_failure::{Action, OnFailure};
 pub(crate) use snapshots::Snapshot;
 

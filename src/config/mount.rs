@@ -35,8 +35,70 @@ pub(crate) struct Mount {
     pub(crate) grow: bool,
 }
 
+impl Mount {
+    /// The file system that is made on a blank disk.
+    pub(crate) fn new_fstype(&self) -> &str {
+        self.fstype.as_deref().unwrap_or(DEFAULT_FSTYPE)
+    }
+
+    /// Whether it is mounted so that nothing can be written.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.options.split(',').any(|o| o.trim() == "ro")
+    }
+
+    /// Why `mkfs` will not take the label; `None` if it will, or if nobody knows.
+    pub(crate) fn bad_label(&self) -> Option<String> {
+        match label_problem(self.new_fstype(), self.label.as_deref()?)? {
+            LabelProblem::Refused(why) => Some(why),
+            LabelProblem::Cut(_) => None,
+        }
+    }
+}
+
+/// What `mkfs` makes of a label that does not fit.
+enum LabelProblem {
+    /// It writes nothing.
+    Refused(String),
+    /// It writes the beginning of it.
+    Cut(String),
+}
+
+/// The limits of labels, as the makers of file systems have them: mke2fs(8), mkfs.xfs(8), mkfs.fat(8), mkfs.btrfs(8),
+/// mkfs.f2fs(8), mkfs.exfat(8), mkntfs(8), jfs_mkfs(8), mkfs.nilfs2(8), bcachefs(8), mkreiserfs(8), mkfs.ocfs2(8).
+fn label_problem(fstype: &str, label: &str) -> Option<LabelProblem> {
+    let bytes = label.len();
+    let (long, most, what) = match fstype {
+        "ext2" | "ext3" | "ext4" | "jfs" => (bytes, 16, "bytes"),
+        "xfs" => (bytes, 12, "bytes"),
+        "vfat" | "msdos" | "fat" => (bytes, 11, "characters"),
+        "btrfs" => (bytes, 255, "bytes"),
+        "f2fs" => (bytes, 512, "bytes"),
+        "nilfs2" => (bytes, 80, "bytes"),
+        "bcachefs" => (bytes, 32, "bytes"),
+        "reiserfs" => (bytes, 16, "bytes"),
+        "ocfs2" => (bytes, 64, "bytes"),
+        // In UTF-16.
+        "exfat" => (label.encode_utf16().count(), 11, "characters"),
+        "ntfs" => (label.encode_utf16().count(), 128, "characters"),
+        _ => return None,
+    };
+    // Its code page is not known here.
+    let odd = |c: char| !matches!(c, ' '..='~') || "*?.,;:/\\|+=<>[]\"".contains(c);
+    if matches!(fstype, "vfat" | "msdos" | "fat")
+        && let Some(c) = label.chars().find(|c| odd(*c))
+    {
+        return Some(LabelProblem::Refused(format!("{c:?} cannot be in a label of {fstype}")));
+    }
+    let text = || format!("{} has {long} {what}, and a label of {fstype} has {most} at most", quoted(label));
+    match fstype {
+        _ if long <= most => None,
+        "ext2" | "ext3" | "ext4" | "jfs" => Some(LabelProblem::Cut(format!("{}: it is cut", text()))),
+        _ => Some(LabelProblem::Refused(text())),
+    }
+}
+
 /// The file system that is made where the config names none.
-pub(crate) const DEFAULT_FSTYPE: &str = "ext4";
+const DEFAULT_FSTYPE: &str = "ext4";
 
 /// Reads `o.mount`.
 pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {
@@ -54,6 +116,15 @@ pub(super) fn mount(r: &mut Reader, o: &Object<'_>) -> Option<Mount> {
     let label = r.string(&m, "label").map(str::to_owned);
     if let (Some(_), false, Some(node)) = (&label, format, m.get("label")) {
         r.warn(&m.path_of("label"), node.at, "has no effect: nothing is formatted");
+    } else if let (Some(label), Some(node)) = (&label, m.get("label")) {
+        match label_problem(fstype.as_deref().unwrap_or(DEFAULT_FSTYPE), label) {
+            // A disk that has a file system is mounted all the same.
+            Some(LabelProblem::Refused(why)) => {
+                r.warn(&m.path_of("label"), node.at, format!("{why}: nothing will be formatted"));
+            }
+            Some(LabelProblem::Cut(why)) => r.warn(&m.path_of("label"), node.at, why),
+            None => {}
+        }
     }
     Some(Mount {
         options: r.string(&m, "options").unwrap_or_default().to_owned(),

@@ -20,10 +20,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 pub(crate) use drain::{READER, read_on};
 pub(crate) use error::ExecError;
 
-use crate::config::{ExecBlock, ExecLine};
+use crate::config::{ExecBlock, ExecLine, ExitCodes};
 use crate::macros::Values;
 use crate::model::Event;
 use crate::scope::Scope;
@@ -91,9 +93,41 @@ impl Runner {
     /// Runs one command to its end; `argv` is that of `line` with its macros replaced. The timeout of `line` counts
     /// where it is shorter than `limit`.
     pub(crate) fn run(&self, owner: &str, line: &ExecLine, argv: Vec<String>, limit: &Scope) -> Result<(), ExecError> {
-        self.reap();
         let limit = line.timeout.map_or_else(|| limit.clone(), |t| limit.within(t));
         let name = argv.first().cloned().unwrap_or_default();
+        self.run_command(owner, &line.ec, name, self.command(&argv), &limit)
+    }
+
+    /// Runs a program of the system, called `name`, whose exit codes up to `most` are good.
+    pub(crate) fn run_tool(
+        &self,
+        owner: &str,
+        name: &str,
+        command: Command,
+        most: u32,
+        limit: &Scope,
+    ) -> Result<(), ExecError> {
+        self.run_command(owner, &ExitCodes::Of(vec![0..=most]), name.to_owned(), Ok(command), limit)
+    }
+
+    /// Whether the program that a command names can be started, as far as that can be told.
+    pub(crate) fn find(&self, argv0: &str) -> io::Result<()> {
+        if !argv0.contains('/') {
+            return find_in(&self.path, argv0).map(drop);
+        }
+        let is_file = std::fs::metadata(argv0)?.is_file();
+        Ok(rustix::fs::access(argv0, rustix::fs::Access::EXEC_OK).and(is_file.then_some(()).ok_or(Errno::ACCESS))?)
+    }
+
+    fn run_command(
+        &self,
+        owner: &str,
+        good: &ExitCodes,
+        name: String,
+        command: io::Result<Command>,
+        limit: &Scope,
+    ) -> Result<(), ExecError> {
+        self.reap();
         limit.check().map_err(|halt| ExecError::NotStarted { name: name.clone(), halt })?;
         let started = limit.clock.now();
         log::info!("running {name}");
@@ -101,7 +135,11 @@ impl Runner {
         let cannot = |cause| ExecError::CannotStart { name: name.clone(), cause };
         let (reader, writer) = io::pipe().map_err(cannot)?;
         rustix::io::ioctl_fionbio(&reader, true).map_err(|e| cannot(e.into()))?;
-        let mut command = self.command(&argv).map_err(cannot)?;
+        let mut command = command.map_err(cannot)?;
+        command.stdin(Stdio::null()).process_group(0);
+        for name in NOT_FOR_CHILDREN {
+            command.env_remove(name);
+        }
         command.stdout(writer.try_clone().map_err(cannot)?).stderr(writer);
         let child = start::spawn(&mut command).map_err(cannot)?;
         // It holds our copies of the pipe's other end.
@@ -109,7 +147,7 @@ impl Runner {
         let group = self.groups.add(owner, child.id());
 
         let mut running = child::Running::new(child, reader, Lines::new(&name), group);
-        let end = running.wait(&limit, limit.grace.unwrap_or(GRACE));
+        let end = running.wait(limit, limit.grace.unwrap_or(GRACE));
         let tail = running.lines.tail();
         let (rest, unreaped) = running.finish();
         if let Some((pipe, lines)) = rest {
@@ -122,8 +160,8 @@ impl Runner {
         let after = limit.clock.now().since(started);
         log::debug!("{name} ended after {} ms: {end:?}", after.as_millis());
         match end {
-            child::End::Exit(code) if line.ec.contains(code) => Ok(()),
-            child::End::Exit(code) => Err(ExecError::ExitCode { name, code, wanted: line.ec.clone(), tail }),
+            child::End::Exit(code) if good.contains(code) => Ok(()),
+            child::End::Exit(code) => Err(ExecError::ExitCode { name, code, wanted: good.clone(), tail }),
             child::End::TimedOut => Err(ExecError::TimedOut { name, after, tail }),
             child::End::Stopped(reason) => Err(ExecError::Stopped { name, reason }),
         }
@@ -163,10 +201,7 @@ impl Runner {
         }
         let program = if name.contains('/') { PathBuf::from(name) } else { find_in(&self.path, name)? };
         let mut command = Command::new(program);
-        command.arg0(name).args(arguments).stdin(Stdio::null()).process_group(0);
-        for name in NOT_FOR_CHILDREN {
-            command.env_remove(name);
-        }
+        command.arg0(name).args(arguments);
         Ok(command)
     }
 }

@@ -103,8 +103,39 @@ impl<'v> Lines<'v> {
 
 /// The volume in `all` that `v` has gone over into.
 pub(crate) fn successor<'v>(v: &Volume, all: &'v [Volume]) -> Option<&'v Volume> {
-    let later = |o: &&Volume| stands(o) && lineage(o) == lineage(v) && generation(o) > generation(v);
+    passed_into(lineage(v), generation(v), all)
+}
+
+/// The committed volume in `all` that has taken the place of that generation of a line.
+pub(crate) fn passed_into<'v>(line: &str, before: u64, all: &'v [Volume]) -> Option<&'v Volume> {
+    let later = |o: &&Volume| stands(o) && lineage(o) == line && generation(o) > before;
     all.iter().filter(later).max_by_key(|o| (generation(o), o.id.clone()))
+}
+
+/// Why the unfinished `copy`, which the instance `me` made, must not be gone on with: what it is a copy of, as it is now,
+/// is another's, or was used since. `begun` are the token and the time of use of the move, where a journal tells them.
+pub(crate) fn outdated_copy(
+    copy: &Volume,
+    originals: &[Volume],
+    me: &str,
+    begun: Option<(&str, Option<&str>)>,
+) -> Option<String> {
+    let last = originals.iter().max_by_key(|v| (generation(v), v.id.clone()))?;
+    if last.tag(tags::SUPERSEDED_BY) == Some(&copy.id) {
+        return None;
+    }
+    if let Some((token, used)) = begun {
+        return lost(Some(last), token, used);
+    }
+    let Some(mark) = Mark::of(last).filter(|m| m.owner == me) else {
+        return Some(format!("{} is not marked by this instance any more", last.id));
+    };
+    // Without a journal: since the copy was made.
+    let used = last.tag(tags::TS_USED).and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
+    match (used, copy.create_time) {
+        (Some(used), Some(made)) if used > made => Some(format!("{} was used meanwhile", last.id)),
+        _ => lost(Some(last), &mark.token, last.tag(tags::TS_USED)),
+    }
 }
 
 /// The other instance that moves `v`, as far as its mark says, if it is not known to be `gone`.

@@ -19,6 +19,8 @@ pub(crate) struct DiskTree {
     pub(crate) numbers: BTreeSet<Number>,
     /// Those of `names` that are mappings or arrays.
     pub(crate) stacked: Vec<String>,
+    /// Those that are partitions.
+    pub(crate) partitions: Vec<String>,
 }
 
 impl DiskTree {
@@ -49,6 +51,7 @@ impl DiskTree {
         let partitions: Vec<String> = names_in(&dir).into_iter().filter(|n| n.starts_with(&name)).collect();
         self.names.push(name);
         for partition in partitions.into_iter().filter(|p| dir.join(p).join("dev").exists()) {
+            self.partitions.push(partition.clone());
             self.add(root, dir.join(&partition), partition);
         }
     }
@@ -105,6 +108,7 @@ mod tests {
         let tree = DiskTree::of(&t.root(), &t.file("dev/nvme1n1", ""));
         assert_eq!(tree.numbers, BTreeSet::from([(259, 4), (259, 5), (253, 0), (253, 1)]));
         assert_eq!(tree.names[0], "nvme1n1");
+        assert_eq!(tree.partitions, ["nvme1n1p1"]);
         assert!(tree.is_source(&t.root(), "/dev/nvme1n1p1") && !tree.is_source(&t.root(), "nvme1n1p1"));
         assert_eq!(DiskTree::describe(&t.root(), "dm-0"), "dm-0 (vg-data)");
     }

@@ -12,6 +12,7 @@ pub(crate) mod holders;
 pub(crate) mod hostname;
 pub(crate) mod journal;
 pub(crate) mod lock;
+pub(crate) mod mkfs;
 pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;
@@ -21,6 +22,7 @@ pub(crate) mod run_dir;
 pub(crate) mod signals;
 pub(crate) mod start;
 pub(crate) mod use_lock;
+pub(crate) mod written;
 
 use std::io;
 use std::path::{Path, PathBuf};

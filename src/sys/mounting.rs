@@ -154,8 +154,7 @@ pub(crate) fn set_owner(
     group: Option<&str>,
     mode: Option<u32>,
 ) -> Result<(), String> {
-    let owner = owner.map(|name| id_of(root, "/etc/passwd", name)).transpose()?.map(Uid::from_raw);
-    let group = group.map(|name| id_of(root, "/etc/group", name)).transpose()?.map(Gid::from_raw);
+    let (owner, group) = ids(root, owner, group)?;
     let cannot = |e: Errno| io::Error::from(e).to_string();
     if owner.is_some() || group.is_some() {
         rustix::fs::chown(point, owner, group).map_err(cannot)?;
@@ -164,6 +163,13 @@ pub(crate) fn set_owner(
         rustix::fs::chmod(point, Mode::from_raw_mode(mode)).map_err(cannot)?;
     }
     Ok(())
+}
+
+/// The numbers of an owner and a group.
+pub(crate) fn ids(root: &Root, owner: Option<&str>, group: Option<&str>) -> Result<(Option<Uid>, Option<Gid>), String> {
+    let owner = owner.map(|name| id_of(root, "/etc/passwd", name)).transpose()?.map(Uid::from_raw);
+    let group = group.map(|name| id_of(root, "/etc/group", name)).transpose()?.map(Gid::from_raw);
+    Ok((owner, group))
 }
 
 /// The number of `name`, from the table itself: there may be no libc that knows other sources of names.

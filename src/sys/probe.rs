@@ -1,9 +1,10 @@
 //! What is on a disk, by a look of our own: no udev, no blkid, no exit code of another program.
 //!
-//! Two questions, and never a guess. *Which file system is it?* is answered by superblocks. *Is it blank?* is answered
+//! Two questions, and never a guess. *Which file system is it?* is answered by superblocks: by one alone, and not beside
+//! a partition table, since who partitions a disk leaves the superblock that was there before. *Is it blank?* is answered
 //! with yes only where no superblock of any kind is found **and** the places where one could be (the first 4 MiB, the
 //! last 1 MiB, and where file systems keep copies of theirs) are all zero. Whatever cannot be read is an error: unknown,
-//! and never formatted.
+//! and never formatted. Whether a disk that reads as noise is blank, its volume tells.
 //!
 //! The layouts are those of the kernel's headers and of each format's own documentation.
 
@@ -11,6 +12,9 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+
+mod noise;
+mod table;
 
 /// What must be zero at the beginning of a blank disk.
 const HEAD: u64 = 4 << 20;
@@ -45,8 +49,10 @@ pub(crate) enum Use {
     FileSystem,
     /// A part of something else: encrypted, a member of an array or of a volume group, swap.
     Member,
-    /// A partition table.
+    /// A partition table that leads somewhere.
     Table,
+    /// The mark of a partition table or of ext alone, which a boot sector, an older use or chance have left.
+    Trace,
 }
 
 /// A superblock.
@@ -59,21 +65,50 @@ pub(crate) struct Found {
     pub(crate) bytes: Option<u64>,
 }
 
+impl Found {
+    /// Whether noise has it once in some ten thousand disks: the mark is of two bytes.
+    fn may_be_chance(&self) -> bool {
+        self.role == Use::Trace && self.kind != GPT
+    }
+}
+
+const MBR: &str = "MBR";
+const GPT: &str = "GPT";
+const DAMAGED_EXT: &str = "a damaged ext superblock";
+
 /// What is on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Proven to be blank.
     Blank,
+    /// Noise, and no superblock: nothing, on an encrypted volume that nobody wrote to.
+    Noise,
     /// One file system, and nothing that contradicts it.
     FileSystem(Found),
     /// Anything else.
     Other(Vec<Found>),
 }
 
+impl Content {
+    /// The kernel shows partitions of the disk: whatever is seen of it as a whole is not all there is.
+    pub(crate) fn add_partitions(&mut self) {
+        let mut found = match std::mem::replace(self, Content::Blank) {
+            Content::Blank | Content::Noise => Vec::new(),
+            Content::FileSystem(found) => vec![found],
+            Content::Other(found) => found,
+        };
+        if !found.iter().any(|f| f.role == Use::Table) {
+            found.push(Found { kind: "partitions", role: Use::Table, bytes: None });
+        }
+        *self = Content::Other(found);
+    }
+}
+
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Content::Blank => f.write_str("nothing"),
+            Content::Noise => f.write_str("noise"),
             Content::FileSystem(found) => f.write_str(found.kind),
             Content::Other(found) if found.is_empty() => f.write_str("data of an unknown kind"),
             Content::Other(found) => {
@@ -92,9 +127,8 @@ pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
     }
     let mut found = superblocks(disk, size)?;
     let systems = found.iter().filter(|s| s.role == Use::FileSystem).count();
-    let members = found.iter().filter(|s| s.role == Use::Member).count();
-    if systems == 1 && members == 0 {
-        // A table beside it is what an older use left at the other end, or the boot sector of the file system itself.
+    if systems == 1 && found.iter().all(|s| matches!(s.role, Use::FileSystem | Use::Trace)) {
+        // What is left of a table at the other end, or the boot sector of the file system itself.
         found.retain(|s| s.role == Use::FileSystem);
         return Ok(Content::FileSystem(found[0]));
     }
@@ -105,6 +139,9 @@ pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
             }
         }
         return Ok(Content::Blank);
+    }
+    if found.iter().all(Found::may_be_chance) && noise::is_noise(disk, size)? {
+        return Ok(Content::Noise);
     }
     Ok(Content::Other(found))
 }
@@ -144,7 +181,7 @@ const fn magic(at: u64, bytes: &'static [u8], kind: &'static str, role: Use) -> 
 }
 
 /// Those whose place and meaning need no arithmetic.
-const MAGICS: [Magic; 34] = [
+const MAGICS: [Magic; 31] = [
     magic(0, b"XFSB", "xfs", Use::FileSystem),
     magic(0x1_0040, b"_BHRfS_M", "btrfs", Use::FileSystem),
     magic(0x400, &0xf2f5_2010_u32.to_le_bytes(), "f2fs", Use::FileSystem),
@@ -178,9 +215,6 @@ const MAGICS: [Magic; 34] = [
     // Version 1.1 and 1.2; 1.0 and 0.90 are at the end.
     magic(0, &MD.to_le_bytes(), "md raid", Use::Member),
     magic(0x1000, &MD.to_le_bytes(), "md raid", Use::Member),
-    magic(0x200, b"EFI PART", "GPT", Use::Table),
-    magic(0x1000, b"EFI PART", "GPT", Use::Table),
-    magic(0x1fe, b"\x55\xaa", "MBR", Use::Table),
 ];
 
 const MD: u32 = 0xa92b_4efc;
@@ -193,13 +227,21 @@ fn superblocks(disk: &dyn Disk, size: u64) -> io::Result<Vec<Found>> {
         }
     };
     let has = |at: u64, bytes: &[u8]| matches(disk, size, at, bytes);
+    // A file system has the first sector.
+    let mut first = false;
     for m in &MAGICS {
         if has(m.at, m.bytes)? {
+            first |= m.at < 0x200 && m.role == Use::FileSystem;
             add(m.kind, m.role, if m.kind == "xfs" { xfs_bytes(disk, size)? } else { None });
         }
     }
     if let Some((kind, bytes)) = ext(disk, size)? {
-        add(kind, if kind == "jbd" { Use::Member } else { Use::FileSystem }, bytes);
+        let role = match kind {
+            "jbd" => Use::Member,
+            DAMAGED_EXT => Use::Trace,
+            _ => Use::FileSystem,
+        };
+        add(kind, role, bytes);
     }
     // Swap has its magic at the end of its first page, of whatever size.
     for page in [0x1000, 0x2000, 0x4000, 0x8000, 0x1_0000] {
@@ -216,9 +258,11 @@ fn superblocks(disk: &dyn Disk, size: u64) -> io::Result<Vec<Found>> {
     if has(old, &MD.to_le_bytes())? || has(old, &MD.to_be_bytes())? || has(at_end, &MD.to_le_bytes())? {
         add("md raid", Use::Member, None);
     }
-    // The second GPT, in sectors of 512 bytes or 4 KiB.
-    if has(size.wrapping_sub(0x200), b"EFI PART")? || has(size.wrapping_sub(0x1000), b"EFI PART")? {
-        add("GPT", Use::Table, None);
+    let mbr = table::mbr(disk, size)?;
+    for (kind, role) in [(GPT, table::gpt(disk, size, first && mbr != Some(Use::Table))?), (MBR, mbr)] {
+        if let Some(role) = role {
+            add(kind, role, None);
+        }
     }
     if zfs(disk, size)? {
         add("zfs", Use::Member, None);
@@ -261,7 +305,11 @@ fn ext(disk: &dyn Disk, size: u64) -> io::Result<Option<(&'static str, Option<u6
     }
     let word = |at: u64| Ok::<_, io::Error>(u32::from_le_bytes(bytes_at(disk, size, 0x400 + at)?));
     let (compatible, incompatible, read_only) = (word(0x5c)?, word(0x60)?, word(0x64)?);
-    let kind = if incompatible & JOURNAL_DEVICE != 0 {
+    // Blocks of 1 to 64 KiB, and revision 0 or 1: two bytes of magic are little.
+    let fits = word(0x18)? <= 6 && word(0x4c)? <= 1;
+    let kind = if !fits {
+        DAMAGED_EXT
+    } else if incompatible & JOURNAL_DEVICE != 0 {
         "jbd"
     } else if incompatible & !EXT3_INCOMPATIBLE != 0 || read_only & !EXT3_READ_ONLY != 0 {
         "ext4"

@@ -9,6 +9,8 @@ use super::instances::Instance;
 use super::volumes::{Attachment, Volume};
 use super::world::World;
 
+pub(crate) mod noise;
+
 /// The file or device that holds the data of a volume: it outlives attachments, and moves with the volume.
 pub(crate) fn backing(world: &World, v: &Volume) -> PathBuf {
     if let Some(path) = &v.backing {
@@ -21,8 +23,16 @@ pub(crate) fn backing(world: &World, v: &Volume) -> PathBuf {
         if let Ok(f) = fs::File::create(&path) {
             let _ = f.set_len(world.knobs.disk_bytes);
         }
+        if v.encrypted {
+            let _ = noise::cover(&path, &v.id);
+        }
     }
     path
+}
+
+/// Whether it is a disk of the real machine.
+pub(crate) fn is_block_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device())
 }
 
 /// Whether a device of the real machine that backs this volume is mounted here.

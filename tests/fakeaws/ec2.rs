@@ -278,6 +278,9 @@ pub(crate) fn volume_xml(world: &World, v: &Volume) -> String {
     if let Some(k) = &v.kms_key {
         out += &element("kmsKeyId", k);
     }
+    if let Some(of) = &v.source {
+        out += &element("sourceVolumeId", of);
+    }
     out += &element("multiAttachEnabled", v.multi_attach);
     let principal = v.operator.as_ref().map(|p| element("principal", p)).unwrap_or_default();
     out + &format!("<operator><managed>{}</managed>{principal}</operator>", v.operator.is_some())

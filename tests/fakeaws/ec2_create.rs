@@ -6,7 +6,7 @@ use super::ec2::{Ask, check_id, volume_xml};
 use super::ec2_tags::check_tags;
 use super::errors::{Refusal, refuse};
 use super::snapshots::Snapshot;
-use super::volumes::{Doom, Volume};
+use super::volumes::{Doom, Volume, default_key};
 use super::world::World;
 
 /// Sizes in GiB of each type.
@@ -106,8 +106,8 @@ impl World {
             }
             None => (kind == "gp3").then_some(125),
         };
-        // What is made of an encrypted snapshot is encrypted.
-        let encrypted = ask.flag("Encrypted")? || copied_key;
+        // What is made of an encrypted snapshot is encrypted; and everything, where the account wants it so.
+        let encrypted = ask.flag("Encrypted")? || copied_key || self.knobs.encrypt_by_default;
         let kms_key = ask.get("KmsKeyId").map(String::from);
         if kms_key.is_some() && !encrypted {
             let text = "The parameter KmsKeyId requires the parameter Encrypted to be set.";
@@ -146,9 +146,10 @@ impl World {
             iops,
             throughput,
             encrypted,
-            kms_key,
+            kms_key: kms_key.or_else(|| encrypted.then(default_key)),
             multi_attach,
             snapshot,
+            source: None,
             state: "creating".into(),
             created: self.wall(),
             tags,

@@ -84,6 +84,8 @@ pub(crate) struct Knobs {
     pub(crate) signature_window_s: i64,
     /// Size of the files that stand for disks.
     pub(crate) disk_bytes: u64,
+    /// The account's encryption by default: whatever CreateVolume makes is encrypted.
+    pub(crate) encrypt_by_default: bool,
 }
 
 impl Default for Knobs {
@@ -128,6 +130,7 @@ impl Default for Knobs {
             clock_rate: 1,
             signature_window_s: 300,
             disk_bytes: 16 << 20,
+            encrypt_by_default: false,
         }
     }
 }
@@ -183,6 +186,7 @@ impl Knobs {
             "clock_rate" => self.clock_rate = number(v)?.clamp(1, 1 << 20) as u32,
             "signature_window_s" => self.signature_window_s = v.as_i64().ok_or("not a number")?,
             "disk_bytes" => self.disk_bytes = number(v)?,
+            "encrypt_by_default" => self.encrypt_by_default = v.as_bool().ok_or("not a boolean")?,
             action => {
                 let (true, Some(ms)) = (action.contains(':'), v.as_u64()) else {
                     return Err(format!("no knob '{name}'"));

@@ -153,6 +153,7 @@ pub(crate) fn plant(server: &Server, dir: &Path, json: &str) -> Result<(), Strin
         spec.kind = text(v, "type").unwrap_or(spec.kind);
         spec.size = v.get("size").and_then(Value::as_u64).unwrap_or(spec.size);
         spec.backing = text(v, "backing").map(Into::into);
+        spec.encrypted = v.get("encrypted").and_then(Value::as_bool).unwrap_or(false);
         spec.multi_attach = v.get("multi_attach").and_then(Value::as_bool).unwrap_or(false);
         if let Some(tags) = v.get("tags").and_then(Value::as_object) {
             spec.tags.extend(tags.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or("").to_string())));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use time::{Duration, OffsetDateTime};
 
-use super::disks;
+use super::disks::{self, noise};
 use super::volumes::Volume;
 use super::world::{ACCOUNT, World};
 
@@ -58,6 +58,7 @@ pub(crate) struct SnapshotSpec {
     pub(crate) age_s: i64,
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) images: Vec<String>,
+    pub(crate) encrypted: bool,
     /// A file whose content it has.
     pub(crate) data: Option<PathBuf>,
 }
@@ -76,6 +77,7 @@ impl Default for SnapshotSpec {
             age_s: 0,
             tags: Vec::new(),
             images: Vec::new(),
+            encrypted: false,
             data: None,
         }
     }
@@ -138,7 +140,7 @@ impl World {
             visible_at_ms: 0,
             description: String::new(),
             tags: spec.tags.into_iter().collect(),
-            encrypted: false,
+            encrypted: spec.encrypted,
             tier: spec.tier,
             images: spec.images.into_iter().collect(),
             data,
@@ -173,8 +175,12 @@ impl World {
     pub(crate) fn restore_content(&mut self, v: &mut Volume) {
         v.backing = self.spare_disks.pop();
         let data = v.snapshot.as_ref().and_then(|s| self.snapshots.get(s)).and_then(|s| s.data.clone());
-        if let Some(data) = data {
-            copy(&data, &disks::backing(self, v), self.knobs.disk_bytes);
+        if let Some(data) = &data {
+            copy(data, &disks::backing(self, v), self.knobs.disk_bytes);
+        }
+        if v.encrypted && (data.is_some() || v.backing.is_some()) {
+            // Also where the snapshot is of a volume on which nothing was written.
+            let _ = noise::cover(&disks::backing(self, v), &v.id);
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
-use super::disks;
+use super::disks::{self, noise};
 use super::world::World;
 
 /// One attachment of a volume.
@@ -46,6 +46,8 @@ pub(crate) struct Volume {
     pub(crate) kms_key: Option<String>,
     pub(crate) multi_attach: bool,
     pub(crate) snapshot: Option<String>,
+    /// What CopyVolumes made it from.
+    pub(crate) source: Option<String>,
     /// `creating`, `available`, `in-use`, `deleting`, `error`.
     pub(crate) state: String,
     pub(crate) created: OffsetDateTime,
@@ -76,6 +78,8 @@ pub(crate) struct VolumeSpec {
     pub(crate) delete_on_termination: bool,
     pub(crate) multi_attach: bool,
     pub(crate) operator: Option<String>,
+    /// Where nothing was written, it reads as noise; a disk of the test's that is all zero becomes that.
+    pub(crate) encrypted: bool,
     pub(crate) backing: Option<PathBuf>,
     /// `available` if not said and not attached.
     pub(crate) state: Option<String>,
@@ -93,6 +97,7 @@ impl Default for VolumeSpec {
             delete_on_termination: false,
             multi_attach: false,
             operator: None,
+            encrypted: false,
             backing: None,
             state: None,
         }
@@ -122,6 +127,11 @@ impl VolumeSpec {
     }
 }
 
+/// The key of what is encrypted with none of the account's own.
+pub(crate) fn default_key() -> String {
+    "arn:aws:kms:eu-west-1:123456789012:key/0e0b5a0f-aws-ebs".into()
+}
+
 /// Where a listing goes on.
 #[derive(Debug, Clone)]
 pub(crate) struct PageToken {
@@ -143,10 +153,11 @@ impl World {
             iops: matches!(spec.kind.as_str(), "gp3" | "io1" | "io2").then_some(3000),
             throughput: (spec.kind == "gp3").then_some(125),
             kind: spec.kind,
-            encrypted: false,
-            kms_key: None,
+            encrypted: spec.encrypted,
+            kms_key: spec.encrypted.then(default_key),
             multi_attach: spec.multi_attach,
             snapshot: None,
+            source: None,
             state: spec.state.unwrap_or_else(|| "available".into()),
             created,
             tags: spec.tags.into_iter().collect(),
@@ -159,6 +170,9 @@ impl World {
             detached_at_ms: None,
             by_api: false,
         };
+        if let (true, Some(disk)) = (volume.encrypted, &volume.backing) {
+            let _ = noise::cover(disk, &id);
+        }
         let now = self.now_ms();
         if let Some((instance, device)) = spec.attached {
             volume.state = "in-use".into();

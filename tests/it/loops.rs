@@ -37,6 +37,9 @@ impl Loop {
             println!("skipped: no loop device can be had here (root is needed)");
             return None;
         };
+        // EBS knows no discard: a `mkfs` does not find zeros because it asked for them.
+        let queue = Path::new("/sys/block").join(Path::new(&device).file_name().unwrap_or_default()).join("queue");
+        let _ = fs::write(queue.join("discard_max_bytes"), "0");
         Some(Loop { device: device.into(), file, below: lab.dir.clone() })
     }
 
@@ -68,7 +71,7 @@ pub(crate) fn mounts(below: &Path) -> Vec<PathBuf> {
     points.filter(|p| p.starts_with(below)).collect()
 }
 
-/// A lab whose instance sees the real `/proc`.
+/// A lab whose instance sees the real `/proc`, and what the kernel counts of real disks.
 pub(crate) fn real_lab() -> Lab {
     real_lab_of(InstanceSpec::default())
 }
@@ -79,6 +82,9 @@ pub(crate) fn real_lab_of(spec: InstanceSpec) -> Lab {
     let proc = lab.root(&lab.me).join("proc");
     fs::remove_dir_all(&proc).unwrap();
     std::os::unix::fs::symlink("/proc", &proc).unwrap();
+    let sys = lab.root(&lab.me).join("sys");
+    fs::create_dir_all(&sys).unwrap();
+    std::os::unix::fs::symlink("/sys/dev", sys.join("dev")).unwrap();
     fs::create_dir(lab.dir.join("mnt")).unwrap();
     lab
 }

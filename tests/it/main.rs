@@ -46,6 +46,8 @@ mod matrix_faults;
 mod matrix_kills;
 mod metadata;
 mod mounts;
+mod mounts_encrypted;
+mod mounts_format;
 mod notifications;
 mod on_failure;
 mod on_failure_end;

@@ -12,7 +12,8 @@ use crate::loops::{Loop, lab, mounts, real_lab, run};
 
 /// Formats what is blank.
 pub(crate) const FORMAT: &str = r#"format: "if-blank""#;
-const NOTE: &str = "echo $1 $2 >> $LAB/seen; ls $LAB/root0/data >> $LAB/files; echo saved > $LAB/root0/data/file";
+pub(crate) const NOTE: &str =
+    "echo $1 $2 >> $LAB/seen; ls $LAB/root0/data >> $LAB/files; echo saved > $LAB/root0/data/file";
 
 /// A directive of volume 1 that is mounted at `/data`.
 pub(crate) fn x(mount: &str) -> String {
@@ -58,6 +59,13 @@ pub(crate) fn tool(lab: &Lab, name: &str, script: &str) -> How {
     fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     once().env("PATH", &format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+}
+
+/// Ends what a [`tool`] of the test has begun and turned into, whose number it has left.
+pub(crate) fn end_tool(lab: &Lab) {
+    let pid = fs::read_to_string(lab.dir.join("tool-pid")).unwrap();
+    let _ = Command::new("kill").args(["-KILL", pid.trim()]).status();
+    lab.until("the end of the tool", || !PathBuf::from(format!("/proc/{}/fd", pid.trim())).join("0").exists());
 }
 
 #[test]
@@ -167,75 +175,6 @@ fn a_created_volume_needs_only_the_config() {
     }
     run.wait(&lab).ends(1, &["give it the tag"]);
     assert!(disk.is_blank());
-}
-
-#[test]
-fn a_run_killed_while_it_formats_is_finished_by_the_next_if_the_journal_says_so() {
-    for lost in [false, true] {
-        let Some((lab, _disk)) = with_disk(blank, true) else { return };
-        let half = r#"for last; do :; done; printf half | dd of="$last" conv=notrunc 2>/dev/null; touch $LAB/first; sleep 600"#;
-        let how = tool(&lab, "mkfs.ext4", half);
-        let text = config(&x(FORMAT));
-        let first = lab.start(&text, how);
-        lab.until_file("first");
-        first.signal("KILL");
-        assert_eq!(first.wait(&lab).code, 137);
-        let _ = Command::new("pkill").args(["-f", lab.dir.join("bin/mkfs.ext4").to_str().unwrap()]).status();
-        if lost {
-            lab.lose_journal();
-        }
-        let run = lab.run(&text, once());
-        if lost {
-            run.ends(1, &["it holds data of an unknown kind"]);
-        } else {
-            run.ends(0, &["was being formatted when an earlier run was cut off", "is mounted at /data"]);
-        }
-        unmount(&lab);
-    }
-}
-
-#[test]
-fn a_file_system_that_was_made_before_the_kill_is_not_made_again() {
-    let Some((lab, disk)) = with_disk(blank, true) else { return };
-    let slow = r#"/usr/sbin/mkfs.ext4 "$@" || /sbin/mkfs.ext4 "$@"; touch $LAB/first; sleep 600"#;
-    let first = lab.start(&config(&x(FORMAT)), tool(&lab, "mkfs.ext4", slow));
-    lab.until_file("first");
-    first.signal("KILL");
-    assert_eq!(first.wait(&lab).code, 137);
-    let _ = Command::new("pkill").args(["-f", lab.dir.join("bin/mkfs.ext4").to_str().unwrap()]).status();
-    // Somebody goes on by hand, before the next run.
-    let point = lab.dir.join("mnt");
-    assert!(Command::new("mount").arg(&disk.device).arg(&point).status().unwrap().success());
-    fs::write(point.join("world"), "precious").unwrap();
-    unmount(&lab);
-    let run = lab.run(&config(&x(FORMAT)), once());
-    run.ends(0, &["is mounted at /data"]);
-    assert_eq!(fs::read_to_string(data(&lab).join("world")).unwrap_or_default(), "precious", "{run}");
-    unmount(&lab);
-}
-
-#[test]
-fn a_tool_that_is_missing_or_fails_is_named() {
-    let Some((lab, disk)) = with_disk(blank, true) else { return };
-    let run = lab.run(&config(&x(&format!(r#"{FORMAT}, fstype: "oddfs""#))), once());
-    run.ends(1, &["mkfs.oddfs is not on this system"]);
-    assert_eq!(lab.tag(&id(1), "format"), "if-blank", "{run}");
-    let how = tool(&lab, "mkfs.ext4", "echo no such luck >&2; exit 7");
-    let run = lab.run(&config(&x(FORMAT)), how);
-    run.ends(1, &["cannot format", "exit code 7", "no such luck"]);
-    assert!(disk.is_blank(), "{run}");
-    lab.nothing_left(&run);
-
-    let Some((lab, _disk)) = with_disk(|lab| Loop::ext4(lab, "disk", 8), false) else { return };
-    let how = tool(&lab, "fsck.ext4", "echo UNEXPECTED INCONSISTENCY; exit 4");
-    let run = lab.run(&config(&x("")), how);
-    run.ends(1, &["fsck.ext4 ended with 4: it has errors that a person must look at", "UNEXPECTED INCONSISTENCY"]);
-    assert!(mounts(&lab.dir).is_empty(), "{run}");
-    // Repaired is well, and skip asks nobody.
-    lab.run(&config(&x("")), tool(&lab, "fsck.ext4", "exit 1")).ends(0, &["is mounted at /data"]);
-    unmount(&lab);
-    lab.run(&config(&x(r#"fsck: "skip""#)), tool(&lab, "fsck.ext4", "exit 8")).ends(0, &["is mounted at /data"]);
-    unmount(&lab);
 }
 
 #[test]

@@ -64,11 +64,27 @@ fn a_copy_whose_maker_died_over_it_is_never_started_on() {
     }
     // Its mark is old, so that its mover is gone.
     let run = lab.run(&p, fast().on(&far));
-    run.ends(0, &[&format!("{copy}, a copy that {} did not finish, is not used", lab.me)]);
+    run.ends(0, &[&format!("{copy}, a copy that no run finished, is kept and not used")]);
     assert_eq!(lab.attached(&far)[0].0, id(1), "{run}");
     assert_eq!(lab.tag(&id(1), "superseded-by"), "", "{run}");
-    // Without the original it is all that is left.
+    assert_eq!(lab.tag(&copy, "superseded-by"), id(1), "{run}");
+}
+
+/// Where somebody has deleted the original, the copy is all that is left of its data.
+#[test]
+fn a_copy_whose_original_is_gone_is_used_after_an_hour() {
+    let lab = lab();
+    let near = lab.neighbour();
+    let run = lab.start(&config(&directive("pm", "/dev/xvdf", P, HOLD)), fast());
+    lab.until_file("first");
+    let copy = lab.created().remove(0);
+    run.signal("KILL");
+    run.wait(&lab);
+    lab.free(&copy);
     lab.server.world().volumes.remove(&id(1));
+    let p = config(&volume("p", "/dev/xvdf", P));
+    lab.run(&p, fast().on(&near)).ends(1, &["still being made by another instance"]);
+    an_hour_later(&lab);
     let run = lab.run(&p, fast().on(&near));
     run.ends(0, &["of a volume that does not exist any more"]);
     assert_eq!(lab.attached(&near)[0].0, copy, "{run}");
@@ -147,4 +163,66 @@ fn a_mark_that_comes_late_is_not_written() {
     let run = run.wait(&lab);
     run.ends(1, &[&format!("is not to be moved any more: {far} has it")]);
     assert_eq!(lab.tag(&id(1), "moving"), "", "{run}");
+}
+
+/// The mover was killed when its copy was just attached; the original was used by another instance since.
+#[test]
+fn a_copy_that_is_found_attached_is_not_gone_on_with_where_its_original_was_used() {
+    for lost in [false, true] {
+        let lab = lab();
+        let far = there(&lab);
+        assert!(crate::matrix_kills::kill_how(&lab, &good(), fast(), "AttachVolume", 1, true));
+        let copy = lab.created().remove(0);
+        if lost {
+            lab.lose_journal();
+        }
+        an_hour_later(&lab);
+        let run = lab.run(&config(&volume("p", "/dev/xvdf", P)), fast().on(&far));
+        run.ends(0, &[]);
+        assert_eq!(lab.attached(&far)[0].0, id(1), "{lost} {run}");
+        let seen = lab.seen().len();
+        let p = config(&volume("p", "/dev/xvdf", P));
+        for _ in 0..2 {
+            let run = lab.run(&p, fast());
+            run.ends(1, &[]);
+            assert_eq!((lab.seen().len(), lab.attached(&lab.me).len()), (seen, 0), "{lost}: it was used {run}");
+        }
+        // It is free again, and moves with what was written meanwhile.
+        lab.free(&id(1));
+        let run = lab.run(&good(), fast());
+        run.ends(0, &["moving vol-"]);
+        let here = lab.attached(&lab.me)[0].0.clone();
+        assert!(here != copy && lab.tag(&id(1), "superseded-by") == here, "{lost} {run}");
+        assert_eq!((lab.tag(&id(1), "moving"), lab.server.world().snapshots.len()), (String::new(), 0), "{lost} {run}");
+    }
+}
+
+/// A mover is gone, and an instance that moves nothing takes the volume in its own zone.
+#[test]
+fn whoever_takes_a_volume_that_was_to_be_moved_ends_the_move() {
+    for (action, copies) in [("CreateSnapshot", 0), ("CreateVolume", 0), ("AttachVolume", 1)] {
+        let lab = lab();
+        let far = there(&lab);
+        assert!(crate::matrix_kills::kill_how(&lab, &good(), fast(), action, 1, true));
+        an_hour_later(&lab);
+        if copies > 0 {
+            let copy = lab.created().remove(0);
+            lab.free(&copy);
+            let mut w = lab.server.world();
+            w.volumes.get_mut(&copy).unwrap().tags.insert("user:ec2fd.ts-used".into(), "2026-01-01T00:00:00Z".into());
+        }
+        let run = lab.run(&config(&volume("p", "/dev/xvdf", P)), fast().on(&far));
+        run.ends(0, &[]);
+        assert_eq!(lab.attached(&far)[0].0, id(1), "{action} {run}");
+        lab.until("the end of what is deleted", || lab.server.world().volumes.values().all(|v| v.state != "deleting"));
+        assert_eq!(
+            (lab.tag(&id(1), "moving"), lab.server.world().snapshots.len()),
+            (String::new(), 0),
+            "{action} {run}"
+        );
+        assert_eq!(lab.created().len(), copies, "{action} {run}");
+        for copy in lab.created() {
+            assert_eq!(lab.tag(&copy, "superseded-by"), id(1), "{action} {run}");
+        }
+    }
 }

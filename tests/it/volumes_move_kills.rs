@@ -143,7 +143,7 @@ fn a_copy_that_its_maker_has_not_committed_supersedes_nothing() {
     let p = config(&volume("p", "/dev/xvdf", r#""pool-name": "p""#));
     let run = lab.run(&p, fast().on(&other));
     // What it is a copy of is the data, and its mover is gone.
-    run.ends(0, &[&format!("{copy}, a copy that i-0other did not finish, is not used")]);
+    run.ends(0, &[&format!("{copy}, a copy that no run finished, is kept and not used")]);
     assert_eq!(
         (lab.tag(&old, "superseded-by"), lab.attached(&other)[0].0.clone()),
         (String::new(), old.clone()),

@@ -12,8 +12,10 @@ use crate::sys::probe::sparse::Sparse;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Nothing,
-    /// It fails, and nothing was done.
+    /// It fails, and nothing was done; of `mkfs` some was.
     Fails,
+    /// It fails, and nothing was done.
+    Refuses,
     /// It is done, and reported as failed: a lost reply.
     FailsAfter,
     /// It is reported as done, and nothing was.
@@ -22,6 +24,8 @@ enum Fault {
     KilledBefore,
     KilledHalfway,
     KilledAfter,
+    /// In the middle, and the guard of `mkfs` with it.
+    KilledAll,
     /// The byte there (of all) cannot be read.
     Unreadable(u64),
     /// Reading ends there: the disk is shorter than it says.
@@ -65,6 +69,10 @@ struct World {
     /// Consent was taken off for a file system that is not made yet.
     granted: bool,
     journal: bool,
+    /// The journal has the consent.
+    kept: bool,
+    /// A guard has noted what was written, and nobody has written since.
+    as_left: bool,
     history: History,
     faults: Vec<Fault>,
     killed: bool,
@@ -91,7 +99,9 @@ impl World {
             tag,
             granted: false,
             journal: false,
-            history: History { made, copied, half: false },
+            kept: false,
+            as_left: false,
+            history: History { made, copied, used: None, half: Half::No },
             faults: Vec::new(),
             killed: false,
             held: false,
@@ -104,6 +114,7 @@ impl World {
         let at = at % (self.disk.size - bytes.len() as u64 + 1);
         self.disk = std::mem::take(&mut self.disk).with(at, bytes);
         self.data = data;
+        self.as_left = false;
     }
 
     fn next(&mut self) -> Fault {
@@ -113,9 +124,13 @@ impl World {
     /// One run, from power-on to its end, which is not always its own.
     fn run(&mut self, m: &Mount, faults: &[Fault]) -> Result<Found, Failure> {
         (self.faults, self.killed, self.held, self.noted) = (faults.to_vec(), false, false, false);
-        self.history.half = self.journal;
+        self.history.half = match (self.journal, self.as_left) {
+            (false, _) => Half::No,
+            (true, false) => Half::Unsure,
+            (true, true) => Half::Ours,
+        };
         // A consent that no journal tells of was spent for nothing.
-        self.granted &= self.journal;
+        self.granted &= self.journal || self.kept;
         let end = file_system(m, "vol-1", self);
         if !self.killed {
             // Committed or rolled back: the hold is gone from the journal, and no later run made the volume.
@@ -129,12 +144,11 @@ impl World {
             Between::Nothing => {}
             Between::GivesConsent => self.tag = true,
             Between::Uses((_, at, magic)) => self.write(at, magic, Data::Foreign),
-            // The one thing that cannot be told from half a mkfs: bytes without a name, written by hand on a disk that a
-            // killed run had begun to format, before the next run of the same boot.
-            Between::Writes(..) if self.journal => {}
             Between::Writes(at, byte) => self.write(at, &[byte.max(1)], Data::Foreign),
-            Between::LosesJournal => self.journal = false,
-            Between::Moves => (self.journal, self.history.made) = (false, false),
+            Between::LosesJournal => (self.journal, self.kept, self.as_left) = (false, false, false),
+            Between::Moves => {
+                (self.journal, self.kept, self.as_left, self.history.made) = (false, false, false, false);
+            }
         }
     }
 
@@ -145,12 +159,12 @@ impl World {
             self.killed = true;
             return Err(Failure::new("killed"));
         }
-        if !matches!(fault, Fails | Lies) {
+        if !matches!(fault, Fails | Refuses | Lies) {
             effect(self);
         }
-        self.killed = matches!(fault, KilledHalfway | KilledAfter);
+        self.killed = matches!(fault, KilledHalfway | KilledAfter | KilledAll);
         match fault {
-            Fails | FailsAfter | KilledHalfway | KilledAfter => Err(Failure::new("it failed")),
+            Fails | Refuses | FailsAfter | KilledHalfway | KilledAfter | KilledAll => Err(Failure::new("it failed")),
             _ => Ok(()),
         }
     }
@@ -164,7 +178,7 @@ impl Ground for World {
             Unreadable(at) => disk.bad.push(at % disk.size..at % disk.size + 1),
             Short(at) => disk.bad.push(at % disk.size..disk.size),
             fault => {
-                self.killed = !matches!(fault, Fails | FailsAfter);
+                self.killed = !matches!(fault, Fails | Refuses | FailsAfter);
                 return Err("no look".to_owned());
             }
         }
@@ -173,29 +187,37 @@ impl Ground for World {
     }
 
     fn history(&self) -> History {
-        self.history
+        self.history.clone()
     }
 
-    fn find_mkfs(&mut self, _: &str) -> Result<(), Failure> {
+    fn prepare(&mut self, _: &str, _: &Content) -> Result<(), Failure> {
         self.step(|_| {})
     }
 
     fn take_consent(&mut self) -> Result<(), Failure> {
-        if !self.tag {
-            return Err(Failure::new("no tag"));
+        if self.killed {
+            return Err(Failure::new("killed"));
         }
+        if !self.tag {
+            return if self.kept { Ok(()) } else { Err(Failure::new("no tag")) };
+        }
+        self.kept = true;
         // A delete that is reported as done is: that EC2 lies is beyond us.
         if self.faults.first() == Some(&Lies) {
             self.faults[0] = Fault::Nothing;
         }
-        self.step(|w| w.tag = false)?;
-        self.granted = true;
-        Ok(())
+        let refused = matches!(self.faults.first(), Some(Fails | Refuses));
+        let end = self.step(|w| (w.tag, w.granted) = (false, true));
+        self.kept &= !refused;
+        end
     }
 
-    fn note(&mut self, formatting: bool) {
-        self.noted |= formatting;
-        let _ = self.step(|w| w.journal = formatting);
+    fn note(&mut self, note: Note) {
+        self.noted |= note == Note::Begun;
+        let _ = self.step(|w| {
+            w.journal = note == Note::Begun;
+            w.kept &= note != Note::Done;
+        });
     }
 
     fn mkfs(&mut self) -> Result<(), Failure> {
@@ -207,17 +229,18 @@ impl Ground for World {
         assert!(self.held && self.noted, "mkfs on a disk that was not held, or before the journal: {self:?}");
         self.held = false;
         let fault = self.next();
-        self.killed = matches!(fault, KilledBefore | KilledHalfway | KilledAfter);
+        self.killed = matches!(fault, KilledBefore | KilledHalfway | KilledAfter | KilledAll);
         match fault {
-            KilledBefore | Lies => {}
+            KilledBefore | Lies | Refuses => {}
             // Some of it, with what it is known by or without.
             Fails => self.write(EXT.1, EXT.2, Data::Half),
-            KilledHalfway => self.write(1, b"half", Data::Half),
+            KilledHalfway | KilledAll => self.write(1, b"half", Data::Half),
             _ => {
                 self.write(EXT.1, EXT.2, Data::Whole);
                 self.formatted += 1;
             }
         }
+        self.as_left = matches!(fault, KilledBefore | KilledHalfway);
         match fault {
             Fault::Nothing | Lies | Unreadable(_) | Short(_) => Ok(()),
             _ => Err(Failure::new("it failed")),
@@ -243,7 +266,7 @@ fn mount(format: bool) -> Mount {
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
-        6 => prop::sample::select(vec![Fails, FailsAfter, Lies, KilledBefore, KilledHalfway, KilledAfter]),
+        6 => prop::sample::select(vec![Fails, Refuses, FailsAfter, Lies, KilledBefore, KilledHalfway, KilledAfter, KilledAll]),
         1 => any::<u64>().prop_map(Unreadable),
         1 => any::<u64>().prop_map(Short),
     ]
@@ -303,20 +326,36 @@ proptest! {
 }
 
 #[test]
-fn what_was_cut_off_is_done_by_the_next_run_and_once() {
-    for (at, fault) in (0..8).flat_map(|at| [KilledBefore, KilledHalfway, KilledAfter, FailsAfter].map(|f| (at, f))) {
+fn what_was_cut_off_or_refused_is_done_by_the_next_run_and_once() {
+    let faults = [KilledBefore, KilledHalfway, KilledAfter, FailsAfter, Refuses];
+    for (at, fault) in (0..8).flat_map(|at| faults.map(|f| (at, f))) {
         let mut world = World::new(1 << 20, true, false, false);
         let mut faults = vec![Fault::Nothing; at];
         faults.push(fault);
         let _ = world.run(&mount(true), &faults);
-        let mut again = world.run(&mount(true), &[]);
-        if again.is_err() {
-            // Its consent went with a step that was not in the journal yet, or with half a mkfs that failed.
-            assert!(!world.tag && world.formatted == 0, "{at} {fault:?} {world:?}");
-            world.between(Between::GivesConsent);
-            again = world.run(&mount(true), &[]);
-        }
+        let again = world.run(&mount(true), &[]);
         assert_eq!(again.unwrap().kind, "ext2", "{at} {fault:?} {world:?}");
         assert_eq!(world.formatted, 1, "{at} {fault:?} {world:?}");
+    }
+}
+
+#[test]
+fn what_somebody_wrote_on_half_a_file_system_is_left_alone() {
+    for (fault, between) in [
+        (KilledHalfway, Between::Writes(5000, 1)),
+        (KilledBefore, Between::Writes(5000, 1)),
+        (KilledAll, Between::Writes(5000, 1)),
+        // Nobody knows whether somebody has.
+        (KilledAll, Between::Nothing),
+    ] {
+        let mut world = World::new(1 << 20, true, false, false);
+        let steps = [vec![Fault::Nothing; 4], vec![fault]].concat();
+        let _ = world.run(&mount(true), &steps);
+        assert!(world.killed && world.journal && world.noted, "{world:?}");
+        world.between(between);
+        let before = world.disk.bytes.clone();
+        let told = world.run(&mount(true), &[]).unwrap_err().text;
+        assert!(told.contains("cut off while it formatted it"), "{told}");
+        assert_eq!(world.disk.bytes, before);
     }
 }

@@ -52,6 +52,7 @@ fn hold() -> impl Strategy<Value = Hold> {
                 transit_removed: seen,
                 marked: seen,
                 formatting: seen,
+                unused: seen.then(|| "7 0 0".to_owned()),
                 inherited: true,
             })
         },

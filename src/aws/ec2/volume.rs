@@ -87,6 +87,10 @@ pub(crate) struct Volume {
     pub(crate) operator_managed: bool,
     pub(crate) create_time: Option<OffsetDateTime>,
     pub(crate) snapshot_id: Option<String>,
+    /// The volume that CopyVolumes made it from.
+    pub(crate) source_volume_id: Option<String>,
+    /// Where nothing was written, it reads as noise.
+    pub(crate) encrypted: bool,
     pub(crate) attachments: Vec<Attachment>,
     pub(crate) tags: Vec<(String, String)>,
 }
@@ -95,6 +99,11 @@ impl Volume {
     /// The value of a tag.
     pub(crate) fn tag(&self, key: &str) -> Option<&str> {
         self.tags.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// The snapshot or the volume that it is a copy of.
+    pub(crate) fn copy_of(&self) -> Option<&str> {
+        self.snapshot_id.as_deref().or(self.source_volume_id.as_deref())
     }
 }
 
@@ -127,6 +136,8 @@ pub(super) fn read(node: Node<'_, '_>, keep: fn(&str) -> bool) -> Option<Volume>
         operator_managed: managed,
         create_time: xml::text(node, "createTime").and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok()),
         snapshot_id: own("snapshotId"),
+        source_volume_id: own("sourceVolumeId"),
+        encrypted: is(node, "encrypted"),
         attachments,
         tags: tags(node, keep),
     })

@@ -50,6 +50,8 @@ pub(crate) fn volume(id: &str, state: &str) -> Volume {
         multi_attach: false,
         operator_managed: false,
         snapshot_id: None,
+        source_volume_id: None,
+        encrypted: false,
         attachments: Vec::new(),
     }
 }

@@ -110,6 +110,99 @@ fn what_contradicts_itself_is_no_file_system() {
     assert_eq!(seen(&Sparse::new(SIZE).with(0x200, b"EFI PART").with(0x1fe, b"\x55\xaa")), "GPT and MBR");
 }
 
+/// A header of a GPT at sector `place`, of a disk with such sectors.
+fn gpt_header(place: u64) -> Vec<u8> {
+    let mut header = vec![0; 92];
+    header[..8].copy_from_slice(b"EFI PART");
+    header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+    header[24..32].copy_from_slice(&place.to_le_bytes());
+    let sum = table::crc32(&header);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
+/// An entry of an MBR: its flag, its type, where it begins and how many sectors it has.
+fn mbr_entry(flag: u8, kind: u8, start: u32, sectors: u32) -> Vec<u8> {
+    [&[flag, 0, 0, 0, kind, 0, 0, 0], &start.to_le_bytes()[..], &sectors.to_le_bytes()].concat()
+}
+
+#[test]
+fn a_table_beside_a_file_system_is_no_file_system() {
+    assert_eq!(table::crc32(b"123456789"), 0xcbf4_3926);
+    let ext = || Sparse::new(SIZE).with(0x438, b"\x53\xef");
+    let mbr = |disk: Sparse, slot: u64, entry: &[u8]| seen(&disk.with(0x1fe, b"\x55\xaa").with(446 + 16 * slot, entry));
+    for slot in 0..4 {
+        assert_eq!(mbr(ext(), slot, &mbr_entry(0, 0x83, 2048, 4096)), "ext2 and MBR");
+        assert_eq!(mbr(ext(), slot, &mbr_entry(0x80, 0, 0, 1)), "ext2 and MBR");
+    }
+    // An entry that leads nowhere, and a boot sector whose bytes only look like one.
+    assert_eq!(mbr(ext(), 0, &mbr_entry(0, 0x83, 2048, 0)), "ext2");
+    assert_eq!(mbr(ext(), 0, &mbr_entry(0, 0x83, 0x7fff_ffff, 1)), "ext2");
+    assert_eq!(mbr(ext().with(446 + 48, b"B"), 0, &mbr_entry(0x80, 0x83, 2048, 4096)), "ext2");
+    assert_eq!(mbr(Sparse::new(SIZE).with(3, b"NTFS    "), 0, b"Press any key to restart"), "ntfs");
+    assert_eq!(mbr(Sparse::new(SIZE).with(3, b"NTFS    "), 2, &mbr_entry(0, 7, 63, 900)), "ntfs and MBR");
+    for (at, place) in [(0x200, 1), (0x1000, 1), (SIZE - 0x200, SIZE / 0x200 - 1), (SIZE - 0x1000, SIZE / 0x1000 - 1)] {
+        assert_eq!(seen(&ext().with(at, &gpt_header(place))), "ext2 and GPT", "{at:#x}");
+        // Another place's, or one that was written over.
+        assert_eq!(seen(&ext().with(at, &gpt_header(place + 1))), "ext2", "{at:#x}");
+        assert_eq!(seen(&ext().with(at, &gpt_header(place)).with(at + 72, b"x")), "ext2", "{at:#x}");
+    }
+    let second = |disk: Sparse| disk.with(SIZE - 0x200, &gpt_header(SIZE / 0x200 - 1));
+    // Who partitions a disk writes its first sector.
+    assert_eq!(seen(&second(Sparse::new(SIZE).with(0x52, b"FAT32   ").with(0x1fe, b"\x55\xaa"))), "vfat");
+    assert_eq!(mbr(second(Sparse::new(SIZE).with(0, b"XFSB")), 0, &mbr_entry(0, 0xee, 1, 99)), "xfs and GPT and MBR");
+    let mut shown = probe(&ext()).unwrap();
+    shown.add_partitions();
+    assert_eq!(shown.to_string(), "ext2 and partitions");
+    let mut shown = Content::Blank;
+    shown.add_partitions();
+    assert_eq!(shown.to_string(), "partitions");
+}
+
+/// Noise: SplitMix64.
+fn noise(size: u64, seed: u64) -> Sparse {
+    let mut state = seed;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    });
+    let bytes: Vec<u8> = words.take(usize::try_from(size / 8).unwrap()).flat_map(u64::to_le_bytes).collect();
+    Sparse::new(size).with(0, &bytes)
+}
+
+#[test]
+fn noise_is_known_and_nothing_else_is() {
+    let size = 1 << 20;
+    for seed in 0..4 {
+        assert_eq!(seen(&noise(size, seed)), "noise");
+    }
+    let disk = noise(size, 7);
+    // Chance makes marks of two bytes; those of more it does not, nor two that fit what is beside them.
+    let zeros = disk.clone().with(0x438, b"\x53\xef").with(0x1fe, b"\x55\xaa");
+    assert_eq!(seen(&zeros), "noise");
+    let whole = disk.clone().with(0x438, b"\x53\xef").with(0x418, &[2, 0, 0, 0]).with(0x44c, &[1, 0, 0, 0]);
+    assert_eq!(seen(&whole.with(0x45c, &[0; 12])), "ext2");
+    assert_eq!(seen(&disk.clone().with(0x200, b"EFI PART")), "GPT");
+    assert_eq!(seen(&disk.clone().with(0, b"XFSB")), "xfs");
+    assert_eq!(seen(&disk.clone().with(0, b"LUKS\xba\xbe")), "LUKS");
+    // Of a mark alone nobody makes a file system.
+    assert_eq!(seen(&Sparse::new(size).with(0x438, b"\x53\xef").with(0x418, &[7])), "a damaged ext superblock");
+    // One block that is none.
+    for (at, what) in [(0, 0), (size - 4096, 0), (8192, b'x'), (size / 64 * 33, 0xff), (65536, 0)] {
+        let at = at / 4096 * 4096;
+        assert_eq!(seen(&disk.clone().with(at, &[what; 4096])), "data of an unknown kind", "{at}");
+    }
+    let counter: Vec<u8> = (0..size).map(|n| n as u8).collect();
+    let text = "what a person wrote, again and again\n".bytes().cycle().take(1 << 20).collect::<Vec<u8>>();
+    for data in [counter, text] {
+        assert_eq!(seen(&Sparse::new(size).with(0, &data)), "data of an unknown kind");
+    }
+    let bad = Sparse { bad: std::iter::once(4096..4097).collect(), ..disk };
+    probe(&bad).unwrap_err();
+}
+
 /// What the real tools make, also with its first superblock lost; those that are not installed are named.
 #[test]
 fn what_the_tools_make_is_known() {
