@@ -32,7 +32,7 @@ const LIVES: usize = 500;
 /// The first seed of `make test`.
 const FIRST_SEED: u64 = 1;
 /// Worlds that run beside each other: most of their time they wait.
-const WORKERS: usize = 12;
+const WORKERS: usize = 8;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|t| !t.is_empty())?;

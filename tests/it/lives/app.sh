@@ -5,7 +5,7 @@
 # does is noted in the ledger, one event a line: a write is noted before and after it is done.
 what=$1 domain=$2
 here="$EC2FLEETD_ROOT/app-$domain"
-echo $$ >> "$EC2FLEETD_ROOT/pids"
+echo $$ >> "$EC2FLEETD_ROOT/commands"
 
 # What a power cut was to end, and what it missed, does nothing any more.
 alive() { [ ! -e "$EC2FLEETD_ROOT/over-$LIFE" ] || exit 9; }
@@ -103,7 +103,7 @@ started)
 		done
 	) < /dev/null > /dev/null 2>&1 &
 	echo $! > "$here.server"
-	echo $! >> "$EC2FLEETD_ROOT/pids"
+	echo $! >> "$EC2FLEETD_ROOT/servers"
 	;;
 stop)
 	# Only where the server was started: it saves as it stops.

@@ -414,6 +414,7 @@ fn fault(dice: &mut Dice, rate: u32, actions: &[(u64, &'static str)]) -> (&'stat
         5 => (action, once, FaultKind::Truncated),
         6 => (action, once, FaultKind::Slow(late)),
         7 => (action, some, FaultKind::Denied),
-        _ => (action, once, FaultKind::Late(late)),
+        _ if action.starts_with("EC2:") => (action, once, FaultKind::Late(late)),
+        _ => (action, once, FaultKind::Slow(late)),
     }
 }

@@ -50,11 +50,11 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Ends what the application left running on an instance, as a power cut does. Those of an earlier life may be gone, and
-/// their numbers another's: so it is looked whose they are.
-pub(crate) fn end_all(root: &Path) {
+/// Ends what of the application runs on an instance and is noted in this file. The numbers of what is gone may be
+/// another's: so it is looked whose they are.
+fn end_noted(root: &Path, file: &str) {
     let mine = format!("EC2FLEETD_ROOT={}", root.display());
-    for line in std::fs::read_to_string(root.join("pids")).unwrap_or_default().lines() {
+    for line in std::fs::read_to_string(root.join(file)).unwrap_or_default().lines() {
         let environment = std::fs::read(format!("/proc/{line}/environ")).unwrap_or_default();
         if environment.split(|b| *b == 0).any(|v| v == mine.as_bytes())
             && let Ok(pid) = line.parse()
@@ -62,7 +62,13 @@ pub(crate) fn end_all(root: &Path) {
             signal(pid, Signal::KILL);
         }
     }
-    let _ = std::fs::remove_file(root.join("pids"));
+    let _ = std::fs::remove_file(root.join(file));
+}
+
+/// Ends all that the application left running on an instance, as a power cut does.
+pub(crate) fn end_all(root: &Path) {
+    end_noted(root, "commands");
+    end_noted(root, "servers");
 }
 
 /// The clock of a daemon that is begun now: as fast as the world's, and as late.
@@ -100,6 +106,8 @@ pub(crate) fn live(lab: &Lab, plan: &Plan, life: &Life, instance: &str) -> Lived
     let running = lab.start(&app::config(lab, plan, life), how);
     let (code, stuck) = watch(lab, life, instance, running_pid(&running), running);
     let log = code.1;
+    // As systemd does with what is left of a unit. The server is of another one.
+    end_noted(&lab.root(instance), "commands");
     lab.server.world().faults.retain(|f| f.instance.as_deref() != Some(instance));
     let started = lab.dir.join(format!("up-{}", life.name)).exists();
     Lived { instance: instance.to_owned(), code: code.0, started, log, stuck }
@@ -141,12 +149,11 @@ fn watch(lab: &Lab, life: &Life, instance: &str, pid: u32, mut running: Running)
         let is_long_up = |ms: u64| up_since.is_some_and(|t| t.elapsed() >= Duration::from_millis(ms));
         let late = is_due(life.patience_ms);
         match (life.end, ended) {
-            (_, Some(at)) => {
-                if at.elapsed() > PATIENCE {
-                    stuck = true;
-                    signal(pid, Signal::KILL);
-                }
+            (_, Some(at)) if at.elapsed() > PATIENCE => {
+                stuck = true;
+                signal(pid, Signal::KILL);
             }
+            (_, Some(_)) => {}
             (End::Term(ms), _) if is_long_up(ms) || late => (signal(pid, Signal::TERM), ended = Some(Instant::now())).0,
             (End::EarlyTerm(ms), _) if is_due(ms) => (signal(pid, Signal::TERM), ended = Some(Instant::now())).0,
             (End::Kill(ms), _) if is_long_up(ms) || late => (signal(pid, Signal::KILL), ended = Some(Instant::now())).0,

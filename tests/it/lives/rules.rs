@@ -83,9 +83,12 @@ impl Seen {
     }
 }
 
+/// Says where it is broken.
+type Rule = fn(&Seen) -> Vec<String>;
+
 /// All that holds at every moment.
 pub(crate) fn always(seen: &Seen) -> Vec<Broken> {
-    let rules: [(&'static str, fn(&Seen) -> Vec<String>); 8] = [
+    let rules: [(&'static str, Rule); 8] = [
         ("lost", no_committed_write_is_lost),
         ("deleted", no_volume_with_a_committed_write_is_deleted),
         ("superseded", what_supersedes_has_all_that_was_committed),
@@ -158,7 +161,8 @@ fn what_supersedes_has_all_that_was_committed(seen: &Seen) -> Vec<String> {
 fn a_start_finds_all_that_was_committed(seen: &Seen) -> Vec<String> {
     let mut found = Vec::new();
     for (at, e) in seen.ledger.0.iter().enumerate() {
-        let (What::Found { history, .. } | What::Start { history, .. }) = &e.what else { continue };
+        // What a volume's own commands see may still be given up.
+        let What::Start { history, .. } = &e.what else { continue };
         let before = Ledger(seen.ledger.0[..at].to_vec());
         let of_this = |(o, h): &(&Event, &[String])| {
             o.volume == e.volume || (!seen.plan.kind.forks() && !history.is_empty() && h.first() == history.first())

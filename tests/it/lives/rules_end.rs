@@ -1,6 +1,6 @@
 //! What is true when all is over and each instance that is left has lived a last life without trouble.
 
-use super::draw::Life;
+use super::draw::{After, Life};
 use super::ledger::{Event, What, begins};
 use super::life::Lived;
 use super::rules::{Broken, Seen};
@@ -42,21 +42,37 @@ fn tag<'v>(v: &'v Volume, name: &str) -> Option<&'v String> {
 }
 
 /// Of the domain that some lives had, and that no last life has: what it (as far as can be told) committed stays as it
-/// is.
+/// is. Where the instance booted since, nothing tells of the rest either.
 fn is_renamed(seen: &Seen, v: &Volume) -> bool {
-    let stood = |e: &Event| e.volume == v.id && matches!(e.what, What::Whole | What::Start { .. });
+    let booted = |life: &str| {
+        seen.plan.seats.iter().any(|s| {
+            s.iter().position(|l| l.name == life).is_some_and(|n| s[n..].iter().any(|l| l.after == After::Boots))
+        })
+    };
+    let stood = |e: &Event| e.volume == v.id && (matches!(e.what, What::Whole | What::Start { .. }) || booted(&e.life));
     tag(v, "domain").is_some_and(|d| d == "z") && seen.ledger.0.iter().any(stood)
 }
 
-/// Made by an instance that is gone, and no copy: after an hour it is the pool's, whatever its tags say.
-fn is_left_to_the_pool(v: &Volume, survivors: &[String]) -> bool {
-    tag(v, "lineage").is_none() && tag(v, "owner").is_none_or(|o| !survivors.contains(o))
+/// What made it has not committed it: it is in transit, or in the transaction of its creation.
+fn is_unfinished(v: &Volume) -> bool {
+    tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some_and(|t| t.starts_with("ec2fd-"))
 }
 
-/// Whether a pool offers this volume (or, by its id, anybody may have it).
+fn is_of_gone(v: &Volume, survivors: &[String]) -> bool {
+    tag(v, "owner").is_none_or(|o| !survivors.contains(o))
+}
+
+/// A copy that an instance which is gone did not commit: it may carry data, so it is kept, and no pool offers it as long
+/// as its original is there. It is one of the volumes that a person may delete.
+fn is_kept_copy(v: &Volume, survivors: &[String]) -> bool {
+    is_of_gone(v, survivors) && tag(v, "lineage").is_some() && is_unfinished(v)
+}
+
+/// Whether a pool offers this volume (or, by its id, anybody may have it). What an instance that is gone made, and what is
+/// no copy, is the pool's after an hour.
 fn is_offered(v: &Volume, survivors: &[String]) -> bool {
-    let in_transit = tag(v, "in-transit").is_some() && !is_left_to_the_pool(v, survivors);
-    v.state == "available" && tag(v, "superseded-by").is_none() && !in_transit
+    let left = is_unfinished(v) && (tag(v, "lineage").is_some() || !is_of_gone(v, survivors));
+    v.state == "available" && tag(v, "superseded-by").is_none() && !left
 }
 
 /// What was committed is on a volume that is offered.
@@ -100,9 +116,9 @@ fn no_history_is_offered_twice(seen: &Seen, survivors: &[String]) -> Vec<String>
 fn no_volume_is_left_unfinished(seen: &Seen, survivors: &[String]) -> Vec<String> {
     let left = |v: &&Volume| {
         let in_transaction = tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some();
-        let marked = tag(v, "moving").is_some() || (in_transaction && !is_left_to_the_pool(v, survivors));
+        let marked = tag(v, "moving").is_some() || (in_transaction && !is_of_gone(v, survivors));
         let pointed = tag(v, "superseded-by").is_none_or(|by| seen.live().any(|u| u.id == *by));
-        (marked || !pointed) && !is_renamed(seen, v)
+        (marked || !pointed) && !is_renamed(seen, v) && !is_kept_copy(v, survivors)
     };
     seen.live().filter(left).map(|v| format!("{} {}: {:?}", v.id, v.state, v.tags)).collect()
 }

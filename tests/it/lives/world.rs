@@ -133,7 +133,7 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
     // In the first round one may still have what another one needs.
     for round in ["first", "last"] {
         for (n, instance) in survivors.iter().enumerate() {
-            let life = last(n, round);
+            let life = last(n, round, plan);
             who.lock().unwrap().insert(life.name.clone(), instance.clone());
             let lived = life::live(&lab, plan, &life, instance);
             judge(&lived, &life);
@@ -170,7 +170,7 @@ pub(crate) fn live(plan: &Plan) -> Outcome {
 }
 
 /// A life in which nothing goes wrong, and which gives up all that it has at its end.
-fn last(seat: usize, round: &str) -> Life {
+fn last(seat: usize, round: &str, plan: &Plan) -> Life {
     Life {
         name: format!("{}.{round}-of-all", seat + 1),
         delay_ms: 0,
@@ -179,7 +179,8 @@ fn last(seat: usize, round: &str) -> Life {
         server: Server::Writes(0),
         faults: Vec::new(),
         pause: None,
-        end: End::Term(300),
+        // What is done beside `started` (to the records of others, to old snapshots) is done by then.
+        end: End::Term(15_000 / u64::from(plan.rate)),
         patience_ms: 30_000,
         after: After::Same,
     }
