@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -247,16 +248,20 @@ fn unmount(mount: &Mount, scope: &Scope) -> Result<(), Failed> {
 }
 
 fn sync_and_unmount(point: &Path, id: u64) -> rustix::io::Result<()> {
+    rustix::fs::syncfs(open_mount(point, id)?)?;
+    // That may have taken minutes, and nobody waits any more.
+    drop(open_mount(point, id)?);
+    rustix::mount::unmount(point, UnmountFlags::NOFOLLOW)
+}
+
+/// The mount point, if the mount `id` is what is there: something else may be mounted over it by now, and then the path is
+/// not ours.
+fn open_mount(point: &Path, id: u64) -> rustix::io::Result<OwnedFd> {
     let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let dir = rustix::fs::open(point, how, Mode::empty())?;
-    // Something else may be mounted over it by now: then the path is not ours.
     let stat = rustix::fs::statx(&dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 && stat.stx_mnt_id != id {
-        return Err(Errno::BUSY);
-    }
-    rustix::fs::syncfs(&dir)?;
-    drop(dir);
-    rustix::mount::unmount(point, UnmountFlags::NOFOLLOW)
+    let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    if known && stat.stx_mnt_id != id { Err(Errno::BUSY) } else { Ok(dir) }
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ mod mounts;
 mod mounts_encrypted;
 mod mounts_format;
 mod mounts_nested;
+mod never;
 mod notifications;
 mod on_failure;
 mod on_failure_end;
