@@ -8,10 +8,12 @@ use super::{Shared, lock};
 use crate::aws::Class;
 use crate::aws::ec2::Filter;
 use crate::aws::route53::{RecordSet, address};
-use crate::scope::Scope;
+use crate::scope::{Halt, Scope};
 
 /// How long the metadata service and EC2 may be asked.
 const ASK: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often EC2 is asked when it does not answer in that time.
+const ASKS: u32 = 3;
 
 impl Shared {
     /// The public addresses that this instance has now, as far as can be told.
@@ -59,7 +61,16 @@ impl Shared {
         if set.kind != "A" {
             return Some(format!("{shown} is no address of this instance any more"));
         }
-        match self.aws.describe_addresses(&scope.within(ASK), &[Filter::exact("public-ip", &values)]) {
+        let ask = || self.aws.describe_addresses(&scope.within(ASK), &[Filter::exact("public-ip", &values)]);
+        let mut answer = ask();
+        // One answer that does not come is no reason to leave a record behind.
+        for _ in 1..ASKS {
+            match &answer {
+                Err(e) if e.halt() == Some(Halt::Deadline) && scope.check().is_ok() => answer = ask(),
+                _ => break,
+            }
+        }
+        match answer {
             Ok(found) => {
                 let me = &self.facts().instance_id;
                 let holder = found.iter().filter(|a| a.association_id.is_some() && a.instance.as_ref() != Some(me));

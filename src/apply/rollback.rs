@@ -10,7 +10,6 @@ use super::hold::{Done, Hold, Origin, VolumeHold};
 use super::{DomainRun, Failure};
 use crate::aws::ec2::AttachmentState;
 use crate::aws::{Class, Still};
-use crate::plan::create::is_token;
 use crate::plan::tags;
 use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Standing, standing};
@@ -217,11 +216,8 @@ impl DomainRun {
         let (mut back, mut off) = (Vec::new(), Vec::new());
         for (key, ours, before) in changed {
             match before {
-                // The transaction of a run that was cut off is over, unless it is of what that run made.
-                Some(before) if key != tags::TRANSC_ID || is_token(before) => {
-                    back.push((key.as_str(), before.as_str()))
-                }
-                _ => off.push((key.as_str(), Some(ours.as_str()))),
+                Some(before) => back.push((key.as_str(), before.as_str())),
+                None => off.push((key.as_str(), Some(ours.as_str()))),
             }
         }
         let now = self.shared.time_tag();
@@ -233,12 +229,21 @@ impl DomainRun {
             }
         }
         let known = self.shared.clock.now();
-        let end =
-            self.untag(id, &off, &Still::always(), scope).and_then(|()| self.tag_attached(id, &back, known, scope));
+        let part = &scope.within(scope.remaining() / 2);
+        let end = self.untag(id, &off, &Still::always(), part).and_then(|()| self.tag_attached(id, &back, known, part));
         match end {
+            // Without `ts-created` it is unfinished as well.
             Err(e) if v.marked => {
-                let what = Failure::api("mark it as unfinished", &e);
-                return Err(format!("{id} stays attached as {}, so that nobody takes it for data: {what}", v.device));
+                let ids = [id];
+                let watch = self.shared.watch(&ids, Own::Attached, None);
+                let ask = |s: &Scope| watch.ask(s);
+                if self.untag(id, &[(tags::TS_CREATED, None)], &Still::while_(&ask), scope).is_err() {
+                    let what = Failure::api("mark it as unfinished", &e);
+                    return Err(format!(
+                        "{id} stays attached as {}, so that nobody takes it for data: {what}",
+                        v.device
+                    ));
+                }
             }
             Err(e) => log::warn!("cannot put the tags of {id} back (they block nothing): {e}"),
             Ok(()) => {}

@@ -5,7 +5,10 @@ use std::path::Path;
 /// The beginning of each line, and the tests that would fail without it.
 const PROMISES: &[(&str, &[&str])] = &[
     ("No forced detachment", &["disks::harmless", "releases::", "rollback::", "lives::"]),
-    ("No volume is detached from another instance", &["disks::harmless", "fences::", "unfinished::what_another_instance_has_used_is_not_deleted"]),
+    (
+        "No volume is detached from another instance",
+        &["disks::harmless", "fences::", "unfinished::what_another_instance_has_used_is_not_deleted"],
+    ),
     ("Nothing is formatted", &["mounts_format::", "mounts_encrypted::", "blocks::"]),
     (
         "No volume is deleted that was ever committed",

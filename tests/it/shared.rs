@@ -192,7 +192,10 @@ fn one_volume_twice_in_a_domain_goes_with_the_last_directive() {
         let run = running.wait(&lab);
         run.ends(code, &[]);
         lab.nothing_left(&run);
-        assert_eq!(lab.count("DetachVolume"), 1, "{first} {second} {run}");
+        // Where the first one fails before the second has come to use it, it goes and comes again.
+        let attached = lab.server.calls_of("AttachVolume").iter().filter(|c| c.status == 200).count();
+        assert_eq!(lab.count("DetachVolume"), attached, "{first} {second} {run}");
+        assert!(attached == 1 || first == "exit 1", "{first} {second} {run}");
     }
     // Under two names not both can have it, and nothing of it is left.
     for (critical, code) in [(true, 1), (false, 0)] {

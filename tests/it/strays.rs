@@ -12,7 +12,7 @@ use crate::kit::{add, record, zone};
 use crate::lab::{How, Lab, once};
 use crate::matrix::{Likeness, Picture, same};
 
-const OLD: &str = "old.example.com. A 300 192.0.2.1";
+const OLD: &str = "old.example.com. A 300 203.0.113.10";
 
 /// The journal of a domain.
 fn journal_of(lab: &Lab, domain: &str) -> PathBuf {
@@ -23,7 +23,7 @@ fn journal_of(lab: &Lab, domain: &str) -> PathBuf {
 fn killed() -> (Lab, Picture) {
     let lab = Lab::new();
     lab.pool_of(1);
-    add(&lab, "old.example.com", "A", 300, &["192.0.2.1"]);
+    add(&lab, "old.example.com", "A", 300, &["203.0.113.10"]);
     let before = Picture::of(&lab);
     killed_at(&lab, &with_record(&volume("p", "/dev/xvdf", r#""pool-name": "p""#)), "ChangeResourceRecordSets", 1);
     assert!(journal(&lab).exists() && lab.attached(&lab.me).len() == 1);
@@ -161,7 +161,7 @@ fn a_domain_that_was_renamed_goes_on_with_what_it_names() {
     for (script, code) in [(NOTE, 0), ("exit 1", 1)] {
         let lab = Lab::new();
         lab.volume(VolumeSpec::default().id(&id(1)));
-        add(&lab, "old.example.com", "A", 300, &["192.0.2.1"]);
+        add(&lab, "old.example.com", "A", 300, &["203.0.113.10"]);
         let before = Picture::of(&lab);
         killed_at(&lab, &with("d", NOTE), "ChangeResourceRecordSets", 1);
         let written = zone(&lab, "Z1");

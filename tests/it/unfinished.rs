@@ -89,6 +89,7 @@ fn without_the_mark_it_is_not_detached() {
     let run = lab.start(&text, fast());
     lab.until("the mark", || lab.created().first().is_some_and(|v| lab.tag_keys(v).contains(&"ts-created".to_owned())));
     lab.fault(Fault::every("CreateTags", FaultKind::Denied));
+    lab.fault(Fault::every("DeleteTags", FaultKind::Denied));
     run.signal("TERM");
     let run = run.wait(&lab);
     run.ends(3, &["so that nobody takes it for data", "allow ec2:CreateTags"]);

@@ -226,3 +226,44 @@ fn whoever_takes_a_volume_that_was_to_be_moved_ends_the_move() {
         }
     }
 }
+
+/// `{transaction_log}`: every call that changes something is in it, also those after `started`.
+#[test]
+fn the_log_of_the_transaction_has_every_call_that_changes_something() {
+    let lab = lab();
+    let stopping = crate::kit::to_topic(
+        r#"envelope: { body: "{transaction_log}" }, matrix: { stopping: { enabled: true }, started: { enabled: false } }"#,
+    );
+    let text = good().replace("d: {", &format!("d: {{ notify: [{stopping}], "));
+    let run = lab.start(&text, crate::lab::How::default().rate(20));
+    run.says(&lab, "ready: d started");
+    lab.until("the end of the move", || {
+        lab.tag(&id(1), "moving").is_empty() && !lab.tag(&id(1), "superseded-by").is_empty()
+    });
+    lab.until("the snapshot's end", || lab.server.world().snapshots.is_empty());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let made: Vec<String> = lab
+        .server
+        .writes()
+        .into_iter()
+        .filter(|c| c.service == "EC2")
+        .map(|c| {
+            c.action
+                .replace("Volume", "_volume")
+                .replace("Tags", "_tags")
+                .replace("Snapshot", "_snapshot")
+                .to_lowercase()
+        })
+        .collect();
+    run.signal("TERM");
+    let run = run.wait(&lab);
+    run.ends(0, &[]);
+    let body = crate::kit::bodies(&lab).pop().unwrap();
+    let log: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let mut noted: Vec<String> =
+        log.as_array().unwrap().iter().map(|c| c["method"].as_str().unwrap().to_owned()).collect();
+    let mut made = made;
+    (made.sort(), noted.sort());
+    assert_eq!(noted, made, "{run}");
+    assert!(made.iter().any(|m| m == "delete_snapshot") && body.contains("superseded-by") && body.contains("ts-used"));
+}

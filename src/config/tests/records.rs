@@ -78,8 +78,7 @@ fn mistakes_in_records() {
         ok(&format!("{{domains: {{a: {}, b: {}}}}}", of(a), of(b))).warnings
     };
     let warned = two("name: 'n.e', ttl: 60", "name: 'N.e.', ttl: 61");
-    assert!(warned[0].contains("domains.\"b\".update-route53[0].ttl") && warned[0].contains("the same record: 60"));
-    assert!(two("name: 'n.e', ttl: 60", "name: 'n.e', ttl: 60").is_empty());
+    assert!(warned[0].contains("domains.\"b\".update-route53[0]") && warned[0].contains("with ttl 60"), "{warned:?}");
     assert!(two("name: '{domain}.e', ttl: 60", "name: '{domain}.e', ttl: 61").is_empty());
     let c = of("sweep: 'never'");
     assert!(c.warnings[0].contains("update-route53[0].sweep") && c.warnings[0].contains("has no effect"));
