@@ -127,13 +127,15 @@ pub(crate) struct Key {
 
 /// The calls, each with its number among those of its action.
 pub(crate) fn keyed(calls: &[Call]) -> Vec<Key> {
-    let mut counts = BTreeMap::new();
+    let mut numbers = BTreeMap::new();
     let mut key = |c: &Call| {
         let action = format!("{}:{}", c.service, c.action);
-        let nth = counts.entry(action.clone()).or_insert(0);
+        let nth = numbers.entry(action.clone()).or_insert(0);
         *nth += 1;
-        let of_transit = c.params.values().any(|v| v == "user:ec2fd.in-transit");
-        let tags = ["CreateTags", "DeleteTags"].contains(&c.action.as_str()) && !of_transit;
+        // What was made is unfinished by the one, and committed by the other.
+        let counts = ["user:ec2fd.in-transit", "user:ec2fd.ts-created"];
+        let counts = c.params.values().any(|v| counts.contains(&v.as_str()));
+        let tags = ["CreateTags", "DeleteTags"].contains(&c.action.as_str()) && !counts;
         let message = ["SNS", "SQS"].contains(&c.service.as_str());
         Key { nth: *nth, action, hint: tags || message }
     };

@@ -414,7 +414,9 @@ fn fault(dice: &mut Dice, rate: u32, actions: &[(u64, &'static str)]) -> (&'stat
         5 => (action, once, FaultKind::Truncated),
         6 => (action, once, FaultKind::Slow(late)),
         7 => (action, some, FaultKind::Denied),
-        _ if action.starts_with("EC2:") => (action, once, FaultKind::Late(late)),
+        // Not DetachVolume: EC2 has no condition for it, and one that is carried out after its run has ended ends what the
+        // next run of the same instance has attached.
+        _ if action.starts_with("EC2:") && action != "EC2:DetachVolume" => (action, once, FaultKind::Late(late)),
         _ => (action, once, FaultKind::Slow(late)),
     }
 }
