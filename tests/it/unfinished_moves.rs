@@ -263,7 +263,8 @@ fn the_log_of_the_transaction_has_every_call_that_changes_something() {
     let mut noted: Vec<String> =
         log.as_array().unwrap().iter().map(|c| c["method"].as_str().unwrap().to_owned()).collect();
     let mut made = made;
-    (made.sort(), noted.sort());
+    made.sort();
+    noted.sort();
     assert_eq!(noted, made, "{run}");
     assert!(made.iter().any(|m| m == "delete_snapshot") && body.contains("superseded-by") && body.contains("ts-used"));
 }
