@@ -186,7 +186,8 @@ fn a_volume_that_two_domains_name_is_not_taken_from_the_one_that_stands() {
     );
     let lab = Lab::new();
     lab.volume(VolumeSpec::default().id(&id(1)));
-    lab.fault(Fault::first("AttachVolume", 1, FaultKind::Slow(0)));
+    // Whoever chooses a name asks for those that are taken first: the other one claims meanwhile.
+    lab.fault(Fault::first("DescribeVolumes", 1, FaultKind::Slow(700)).with_value("attachment.instance-id"));
     let run = lab.run(&text, once().rate(4));
     run.ends(1, &["failed: d"]);
     lab.has(&[(&id(1), "/dev/xvdf")], &run);

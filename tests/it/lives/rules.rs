@@ -197,8 +197,14 @@ fn nothing_half_made_is_started_on(seen: &Seen) -> Vec<String> {
                     .rposition(|o| o.life == *of && o.domain == e.domain && o.what == What::Half);
                 let Some(began) = began else { continue };
                 let on = &seen.ledger.0[began].volume;
-                let used = seen.ledger.0[..began].iter().any(|o| o.volume == *on && matches!(o.what, What::Done(_)));
                 let v = seen.volume(on);
+                // Another life has committed it: its commands had ended, and the volume says so.
+                let committed = v.is_some_and(|v| v.tags.contains_key("user:ec2fd.ts-created"));
+                let used = seen.ledger.0[..began].iter().filter(|o| o.volume == *on).any(|o| match o.what {
+                    What::Done(_) => true,
+                    What::Whole => committed && o.life != *of,
+                    _ => false,
+                });
                 let made = v.is_some_and(|v| v.by_api);
                 let copy = v.is_some_and(|v| v.tags.contains_key("user:ec2fd.lineage"));
                 let later = e.life.ends_with("-of-all");
