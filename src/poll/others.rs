@@ -84,12 +84,14 @@ struct Question {
     wanted: bool,
     every: Duration,
     next: Option<Tick>,
-    failing: bool,
+    /// How often in a row it has failed, and from how often on that is said.
+    failures: u32,
+    said_from: u32,
 }
 
 impl Question {
     fn new(wanted: bool, every: Duration) -> Question {
-        Question { wanted, every, next: None, failing: false }
+        Question { wanted, every, next: None, failures: 0, said_from: 1 }
     }
 
     /// The answer, if it is time for one; trouble is said once, and so is its end.
@@ -106,9 +108,10 @@ impl Question {
         }
         self.next = Some(now.after(self.every));
         let answer = ask(&Scope::new(clock, PATIENCE, Some(stop)));
-        let was_failing = std::mem::replace(&mut self.failing, answer.is_err());
+        let failures = if answer.is_err() { self.failures.saturating_add(1) } else { 0 };
+        let was_failing = std::mem::replace(&mut self.failures, failures) >= self.said_from;
         match &answer {
-            Err(e) if !was_failing && stop.get().is_none() => {
+            Err(e) if failures == self.said_from && stop.get().is_none() => {
                 log::error!("cannot look for '{what}', and goes on trying: {e}");
             }
             Ok(_) if was_failing => log::info!("looking for '{what}' again"),
@@ -144,7 +147,8 @@ impl Others {
             maintenance: Question::new(names(Event::Maintenance), SELDOM),
             target: Question::new(names(Event::Terminating), OFTEN),
             // Those of the start are known.
-            addresses: Question { next: follow, ..Question::new(follow.is_some(), ADDRESSES) },
+            // They come in several requests: one that fails now and then is no trouble.
+            addresses: Question { next: follow, said_from: 3, ..Question::new(follow.is_some(), ADDRESSES) },
             lead: config.maintenance_lead,
             timeout: config.terminating_timeout,
             scheduled: Vec::new(),
