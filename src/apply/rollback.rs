@@ -39,43 +39,31 @@ impl DomainRun {
         let for_volumes = &if address { scope.within(scope.remaining() * 7 / 8) } else { scope.clone() };
         let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
         for hold in holds {
+            // `false`: it is needed still, by another domain or by the next run.
             let outcome = match &hold {
                 Hold::Record(r) => {
                     self.forget_written(r);
-                    self.restore_record(r, &for_records)
+                    self.restore_record(r, &for_records).map(|()| true)
                 }
                 Hold::Volume(v) => {
                     self.until_nothing_stands_on(&v.key, for_volumes);
                     let end = self.release_volume(v, for_volumes);
                     self.unmount_was_tried(&v.key);
-                    match end {
-                        Ok(true) => Ok(()),
-                        Ok(false) => {
-                            self.ledger(|l| {
-                                l.held.retain(|h| *h != hold);
-                                l.inherited.push(hold);
-                            });
-                            continue;
-                        }
-                        Err(what) => Err(what),
-                    }
+                    end
                 }
                 Hold::Address(a) => {
                     self.forget_address();
-                    self.disassociate(a, scope)
+                    self.disassociate(a, scope).map(|()| true)
                 }
-                Hold::Move(m) => match self.undo_move(m, for_volumes) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => {
-                        self.ledger(|l| {
-                            l.held.retain(|h| *h != hold);
-                            l.inherited.push(hold);
-                        });
-                        continue;
-                    }
-                    Err(what) => Err(what),
-                },
+                Hold::Move(m) => self.undo_move(m, for_volumes),
             };
+            if outcome == Ok(false) {
+                self.ledger(|l| {
+                    l.held.retain(|h| *h != hold);
+                    l.inherited.push(hold);
+                });
+                continue;
+            }
             if let Err(what) = &outcome {
                 log::error!("not rolled back: {what}");
             }
