@@ -61,9 +61,15 @@ def standard(triple, cargo):
     source = pathlib.Path(output(rustc, "--print=sysroot").strip(), "lib/rustlib/src/rust/library")
     if not source.is_dir():
         return std, []
-    tree = output(cargo, "tree", "--locked", "--offline", f"--manifest-path={source}/std/Cargo.toml", f"--target={triple}",
-                  "--edges=normal,no-proc-macro", "--no-default-features", "--features=optimize_for_size",
-                  "--prefix=none", "--no-dedupe", "--format={p}|{l}|{r}", env={**os.environ, "RUSTC_BOOTSTRAP": "1"})
+    tree = (cargo, "tree", "--locked", f"--manifest-path={source}/std/Cargo.toml", f"--target={triple}",
+            "--edges=normal,no-proc-macro", "--no-default-features", "--features=optimize_for_size",
+            "--prefix=none", "--no-dedupe", "--format={p}|{l}|{r}")
+    env = {**os.environ, "RUSTC_BOOTSTRAP": "1"}
+    try:
+        tree = output(*tree, "--offline", env=env, stderr=subprocess.DEVNULL)
+    except subprocess.CalledProcessError:
+        # The library's lock file also names what only its other features need: the build has not fetched that.
+        tree = output(*tree, env=env)
     sums = locked(source / "Cargo.lock")
     found = {}
     for line in tree.splitlines():
