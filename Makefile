@@ -74,7 +74,7 @@ properties: ## the property tests with a million inputs each (CASES=1000000)
 
 # Three instances and one pool a world; a world is its seed. `make test` has 500 lives. What broke a rule is kept in $TMPDIR.
 lives: ## 20000 random lives of instances on one pool, with their disks checked (LIVES=20000, SEED=first)
-	LIVES='$(or $(LIVES),20000)' SEED='$(or $(SEED),1000)' $(CARGO) test --locked --test it -- --nocapture lives::
+	LIVES='$(or $(LIVES),20000)' SEED='$(or $(SEED),1000)' $(CARGO) test --locked --profile properties --test it -- --nocapture lives::
 
 static: ## one static file for any Linux (ARCH=aarch64 for the other processor)
 	@CARGO='$(CARGO)' init/build-static.sh '$(ARCH)'

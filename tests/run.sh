@@ -11,6 +11,8 @@ logs=$target/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"
 export EC2FLEETD=$target/debug/ec2fleetd FAKEAWS=$target/debug/examples/fakeaws PYTHONDONTWRITEBYTECODE=1
+# Most of their time tests wait for a daemon: some for each core.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 passed=0 failed=0 skipped=0 summary="" counts=""
 
 # Sums 'test result: ok. 3 passed; 0 failed; 1 ignored' (cargo) and '3 passed, 0 failed, 1 skipped' (checks).

@@ -10,7 +10,7 @@ use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::Volume;
 use crate::config::{AddressDirective, RecordDirective, VolumeDirective};
 use crate::parallel;
-use crate::scope::{Halt, Scope};
+use crate::scope::{Halt, Scope, Stop, StopReason};
 
 /// What is wrong with a domain after init.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,20 @@ impl DomainRun {
     /// Brings the domain up. Afterwards it is committed, or (where `critical` is set) still has its holds.
     /// `undo` makes the scope of a non-critical directive's own roll-back.
     pub(crate) fn init(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
+        let over = Stop::new();
+        let ends = parallel::map(1 + usize::from(self.may_move()), |i| {
+            if i > 0 {
+                self.keep_marks(&over);
+                return None;
+            }
+            let problems = self.bring_up(scope, undo);
+            over.request(StopReason::Terminate);
+            Some(problems)
+        });
+        ends.into_iter().flatten().next().unwrap_or_default()
+    }
+
+    fn bring_up(&self, scope: &Scope, undo: &(dyn Fn() -> Scope + Sync)) -> Problems {
         // To a directive it is the same as a deadline when its domain is lost.
         let scope = &scope.unless(&self.abandoned);
         let scope = &if self.config.critical { scope.clone() } else { scope.early() };

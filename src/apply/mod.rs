@@ -22,6 +22,7 @@ pub(crate) mod format;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod keep;
 pub(crate) mod late;
 pub(crate) mod marks;
 pub(crate) mod mine;

@@ -34,8 +34,6 @@ const LATE_READ: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How often the volume itself is looked at meanwhile.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
-/// How often the mark is renewed: a move may take hours.
-const RENEW_EVERY: Duration = Duration::from_secs(600);
 /// How long a new snapshot may be unknown.
 const UNSEEN: Duration = Duration::from_secs(60);
 /// EC2 takes one snapshot of a volume in 15 s, and counts those that it refuses.
@@ -314,7 +312,7 @@ impl DomainRun {
         let mut s = self.make_move_snapshot(d, &m, scope)?;
         let id = s.id.clone();
         let clock = &self.shared.clock;
-        let (mut seen, mut checked, mut renewed) = (clock.now(), clock.now(), clock.now());
+        let (mut seen, mut checked) = (clock.now(), clock.now());
         let mut measure = self.shared.measure(&d.path);
         loop {
             match s.state {
@@ -330,10 +328,6 @@ impl DomainRun {
                     return Ok(Err(why));
                 }
                 checked = clock.now();
-                if checked.since(renewed) >= RENEW_EVERY {
-                    self.mark(&m.volume_id, None, m.token.clone(), scope)?;
-                    renewed = checked;
-                }
             }
             match self.snapshots_by("snapshot-id", &id, scope)?.into_iter().next() {
                 Some(now) => (s, seen) = (now, clock.now()),

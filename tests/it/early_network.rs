@@ -17,9 +17,18 @@ pub(crate) fn apart(f: impl FnOnce() + Send) {
         if !apart || !succeeds("mount --make-rprivate /") || !succeeds("ip link set lo up") {
             return println!("skipped: no namespaces here");
         }
+        let_go_of_others_disks();
         f();
     };
     std::thread::scope(|s| s.spawn(inside).join()).unwrap_or_else(|e| std::panic::resume_unwind(e));
+}
+
+/// A copy of what other tests have mounted would hold their disks for as long as this namespace is there.
+fn let_go_of_others_disks() {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    for point in mounts.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.contains("/ec2fleetd-it-")) {
+        let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 pub(crate) fn succeeds(line: &str) -> bool {

@@ -275,3 +275,15 @@ pub(crate) fn all<C: Sync + std::fmt::Debug, R: Send>(cases: &[C], work: impl Fn
     assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
     results.into_inner().unwrap()
 }
+
+/// Does `work` for the steps 1, 2, ... until it is `false` for one: there was no such step any more. How many there were.
+pub(crate) fn each_step(work: impl Fn(u32) -> bool + Sync) -> u32 {
+    for first in (1..200).step_by(WORKERS) {
+        let steps: Vec<u32> = (first..).take(WORKERS).collect();
+        let beyond = all(&steps, |step| (!work(*step)).then_some(*step));
+        if let Some(step) = beyond.into_iter().flatten().min() {
+            return step - 1;
+        }
+    }
+    panic!("it writes and writes");
+}

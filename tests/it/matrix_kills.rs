@@ -23,7 +23,7 @@ struct Case {
 /// Runs the daemon and kills it at a call: the stand-in has carried it out and not answered (`after`), or neither.
 /// Whether the call came.
 pub(crate) fn kill_at(lab: &Lab, text: &str, action: &str, nth: u32, after: bool) -> bool {
-    kill_how(lab, text, once(), action, nth, after)
+    kill_how(lab, text, fast(), action, nth, after)
 }
 
 /// The same of a run with more in its environment.
@@ -151,7 +151,7 @@ fn a_run_killed_at_any_write_of_the_journal_is_settled_by_the_next() {
         let s = &SCENARIOS[scenario];
         for step in 1..200 {
             let lab = s.lab();
-            let run = lab.run(&text(s, doomed), once().env("EC2FLEETD_DIE", &step.to_string()));
+            let run = lab.run(&text(s, doomed), fast().env("EC2FLEETD_DIE", &step.to_string()));
             if run.code == i32::from(doomed) {
                 return step - 1;
             }

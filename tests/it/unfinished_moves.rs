@@ -165,6 +165,36 @@ fn a_mark_that_comes_late_is_not_written() {
     assert_eq!(lab.tag(&id(1), "moving"), "", "{run}");
 }
 
+/// Its commands take hours: the mark is renewed, so that nobody begins the move anew, and so that it ends with the commit.
+#[test]
+fn a_mark_is_renewed_while_the_commands_work_on_the_copy() {
+    const RATE: u32 = 600;
+    let lab = lab();
+    lab.knobs(|k| (k.clock_rate, k.signature_window_s) = (RATE, 1 << 30));
+    let volume = directive("pm", "/dev/xvdf", P, HOLD);
+    let text = crate::disks::timed(86400, &volume);
+    let run = lab.start(&text, fast().rate(RATE));
+    lab.until_file("first");
+    let first = lab.tag(&id(1), "moving");
+    assert!(first.starts_with(&lab.me), "{first}");
+    let mut seen = vec![first];
+    lab.until("two renewals", || {
+        let now = lab.tag(&id(1), "moving");
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        seen.len() == 3
+    });
+    // By who moves, and with the same token.
+    let parts = |mark: &str| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    assert!(seen.iter().all(|m| (&parts(m)[0], &parts(m)[2]) == (&lab.me, &parts(&seen[0])[2])), "{seen:?}");
+    let go = lab.file("go", "");
+    assert!(go.exists());
+    let run = run.wait(&lab);
+    run.ends(0, &[]);
+    assert_eq!((lab.tag(&id(1), "moving"), lab.server.world().snapshots.len()), (String::new(), 0), "{run}");
+}
+
 /// The mover was killed when its copy was just attached; the original was used by another instance since.
 #[test]
 fn a_copy_that_is_found_attached_is_not_gone_on_with_where_its_original_was_used() {
