@@ -24,7 +24,7 @@ cargo=${CARGO:-cargo}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR="$target"
 out=$target/$triple/release/ec2fleetd
-limit=3000000
+limit=2600000
 build_std="--config init/static.toml -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size"
 zig_packages="ziglang==0.17.0 cargo-zigbuild==0.24.0"
 
@@ -169,4 +169,8 @@ esac
 in_empty_root
 size=$(stat -c %s "$out")
 say "$out: $size bytes, limit $limit"
-[ "$size" -le $limit ] || die "too big by $((size - limit)) bytes"
+if [ "$size" -gt $limit ] && [ $way = rustup ] && [ -z "$std" ]; then
+	say "larger than it need be: the compiler's own library came along; rustup component add rust-src makes it small"
+elif [ "$size" -gt $limit ]; then
+	die "too big by $((size - limit)) bytes"
+fi
