@@ -15,6 +15,7 @@ use super::{DomainRun, Shared, lock};
 use crate::aws::ec2::{Filter, Volume};
 use crate::aws::{ApiError, Lapsed, Still};
 use crate::clock::Tick;
+use crate::plan::tags;
 use crate::plan::unfinished::{Own, Verdict, judge};
 use crate::scope::Scope;
 
@@ -96,11 +97,22 @@ impl DomainRun {
         still: &Still<'_>,
         scope: &Scope,
     ) -> Result<(), ApiError> {
-        if tags.is_empty() {
+        self.tag_all(&[id], tags, still, scope)
+    }
+
+    /// CreateTags: all of them, or none.
+    pub(super) fn tag_all(
+        &self,
+        ids: &[&str],
+        tags: &[(&str, &str)],
+        still: &Still<'_>,
+        scope: &Scope,
+    ) -> Result<(), ApiError> {
+        if tags.is_empty() || ids.is_empty() {
             return Ok(());
         }
-        self.note_tags(&[id], tags);
-        self.shared.aws.create_tags(scope, &[id], tags, still)
+        self.note_tags(ids, tags);
+        self.shared.aws.create_tags(scope, ids, tags, still)
     }
 
     /// CreateTags on a volume that is attached here, as was known at `known`.
@@ -131,12 +143,22 @@ impl DomainRun {
         self.shared.aws.delete_tags(scope, &[id], tags, still)
     }
 
-    /// DeleteVolume, each try of it only while `own` holds.
-    pub(super) fn delete_owned(&self, id: &str, own: Own<'_>, scope: &Scope) -> Result<(), ApiError> {
+    /// DeleteVolume, each try of it only while `own` holds and nothing has gone over into it (`marked`: others may have
+    /// seen it as data).
+    pub(super) fn delete_owned(&self, id: &str, own: Own<'_>, marked: bool, scope: &Scope) -> Result<(), ApiError> {
         let ids = [id];
         let watch = self.shared.watch(&ids, own, None);
+        let ask = |s: &Scope| {
+            watch.ask(s)?;
+            if !marked {
+                return Ok(());
+            }
+            let by = [Filter::exact(format!("tag:{}", tags::SUPERSEDED_BY), &[id])];
+            let old = self.shared.aws.describe_volumes(s, &by).map_err(Lapsed::Unknown)?;
+            old.first().map_or(Ok(()), |old| Err(Lapsed::Changed(format!("{} has become {id}", old.id))))
+        };
         self.note_call("delete_volume", json!({ "VolumeId": id }));
-        self.shared.aws.delete_volume(scope, id, &Still::while_(&|s| watch.ask(s)))
+        self.shared.aws.delete_volume(scope, id, &Still::while_(&ask))
     }
 
     /// DeleteSnapshot.

@@ -92,7 +92,7 @@ impl DomainRun {
                     }
                     let mut origin = Origin::Created;
                     self.with_volume(&d.path, |h| origin = h.origin);
-                    return match self.claim(d, &v, origin, scope)? {
+                    return match self.claim(d, &v, origin, None, scope)? {
                         Ok(device) => Ok(self.finish_claim(d, &v, source, &device, scope)?),
                         // Another instance took what we made: it is not ours to delete.
                         Err(lost) => {
@@ -262,7 +262,7 @@ impl DomainRun {
     /// Deletes what this instance made with `token` and never attached.
     fn delete_made(&self, id: &str, token: &str, scope: &Scope) -> Result<(), Failure> {
         let own = Own::Unfinished { owner: &self.shared.facts().instance_id, token, used: None };
-        self.delete(id, false, own, scope).map_err(Failure::new)
+        self.delete(id, false, own, false, scope).map_err(Failure::new)
     }
 
     /// Whether the directive's own volume that is attached here as `at` is where the directive wants it.

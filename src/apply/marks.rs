@@ -35,7 +35,8 @@ impl DomainRun {
             log::info!("{}: a copy of {} that {:?} left", copy.id, v.id, copy.tag(tags::OWNER).unwrap_or_default());
             let (owner, token) =
                 (copy.tag(tags::OWNER).unwrap_or_default(), copy.tag(tags::IN_TRANSIT).unwrap_or_default());
-            if let Err(what) = self.delete(&copy.id, false, Own::Unfinished { owner, token, used: None }, scope) {
+            let own = Own::Unfinished { owner, token, used: None };
+            if let Err(what) = self.delete(&copy.id, false, own, false, scope) {
                 log::warn!("{what}");
             }
         }
@@ -140,9 +141,18 @@ impl DomainRun {
         }
         self.clean_up_after_others(old, all, &BTreeSet::new(), scope);
         for copy in self.copies_of(&m.lineage, scope)?.iter().filter(|c| is_given_up(c, m)) {
-            self.give_copy_up(copy, scope).map_err(Failure::new)?;
+            self.give_copy_up(copy, moves::lineage(copy), scope).map_err(Failure::new)?;
         }
         self.unmark(old, &m.token, scope)
+    }
+
+    /// The volume has become the committed `copy`: what other movers made of it and did not commit is nothing any more. One
+    /// that is at work finds that out before its commit.
+    pub(super) fn end_other_copies(&self, m: &MoveHold, copy: &str, scope: &Scope) -> Result<(), Failure> {
+        for other in self.copies_of(&m.lineage, scope)?.iter().filter(|c| c.id != copy && is_given_up(c, m)) {
+            self.give_copy_up(other, copy, scope).map_err(Failure::new)?;
+        }
+        Ok(())
     }
 
     /// Whether another instance's snapshot is of a move that is over: its volume has no mark of it, and it is not so new
@@ -230,6 +240,11 @@ impl DomainRun {
         };
         let mut orphans = Vec::new();
         for v in all.iter().filter(may_be) {
+            let line = self.copies_of(moves::lineage(v), scope)?;
+            let passed = |o: &Volume| moves::stands(o) && moves::generation(o) >= moves::generation(v);
+            if line.iter().any(passed) {
+                continue;
+            }
             let gone = self.originals(v, scope)?.is_empty();
             if gone {
                 log::warn!("{}: a copy that no run finished, of a volume that does not exist any more: using it", v.id);

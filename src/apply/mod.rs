@@ -31,6 +31,7 @@ pub(crate) mod moved;
 pub(crate) mod moving;
 pub(crate) mod names;
 pub(crate) mod nested;
+pub(crate) mod offered;
 pub(crate) mod pool;
 pub(crate) mod progress;
 pub(crate) mod record;

@@ -26,7 +26,7 @@ use crate::plan::volumes::spread;
 use crate::scope::Scope;
 
 /// How long a rival that read the volume before it was marked may take to claim or to mark it, and a read to know.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(super) const SETTLE: Duration = Duration::from_secs(3);
 /// How often, and after how long, the volume is looked at again where its mark is not to be seen.
 const LATE_READS: u32 = 5;
 const LATE_READ: Duration = Duration::from_secs(2);

@@ -124,7 +124,7 @@ impl DomainRun {
             Origin::Created => {
                 let (me, token) = (&self.shared.facts().instance_id, v.token.as_deref().unwrap_or_default());
                 let own = Own::Unfinished { owner: me, token, used: used.as_deref() };
-                self.delete(&id, !v.seen, own, scope).map(|()| true)
+                self.delete(&id, !v.seen, own, v.marked, scope).map(|()| true)
             }
             Origin::Claimed => Ok(true),
             Origin::Adopted => {
@@ -297,11 +297,18 @@ impl DomainRun {
     }
 
     /// Deletes a volume that was never committed, as long as `own` holds of it. `unseen`: it is so new that EC2 may not
-    /// find it yet.
-    pub(crate) fn delete(&self, id: &str, unseen: bool, own: Own<'_>, scope: &Scope) -> Result<(), String> {
+    /// find it yet; `marked`: its commit was begun.
+    pub(crate) fn delete(
+        &self,
+        id: &str,
+        unseen: bool,
+        own: Own<'_>,
+        marked: bool,
+        scope: &Scope,
+    ) -> Result<(), String> {
         let mut pause = Duration::from_millis(500);
         for round in 0.. {
-            match self.delete_owned(id, own, scope) {
+            match self.delete_owned(id, own, marked, scope) {
                 Ok(()) => {
                     log::info!("{id} deleted: this run created it");
                     return Ok(());

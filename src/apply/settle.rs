@@ -21,8 +21,8 @@ use crate::aws::route53::RecordSet;
 use crate::config::{RecordDirective, Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
 use crate::plan::unfinished::{Own, is_unfinished};
-use crate::plan::volumes::{self, Standing, standing};
-use crate::plan::{create, tags};
+use crate::plan::volumes::{self, IN_TRANSIT_GRACE, Standing, standing};
+use crate::plan::{create, moves, tags};
 use crate::scope::Scope;
 
 /// How long a volume may take to be made or detached.
@@ -198,16 +198,28 @@ impl DomainRun {
         if !here && v.attached == Done::No && never_attached(&now, v.token.as_deref()) {
             let token = v.token.as_deref().unwrap_or_default();
             let own = Own::Unfinished { owner: &me, token, used: None };
-            return self.delete(&id, false, own, scope).map(|()| true);
+            return self.delete(&id, false, own, false, scope).map(|()| true);
         }
         if now.tag(tags::LINEAGE).is_some()
             && is_unfinished(&now)
             && !self.originals(&now, scope).map_err(failed)?.is_empty()
         {
-            self.give_copy_up(&now, scope)?;
+            self.give_copy_up(&now, moves::lineage(&now), scope)?;
+        } else if is_unfinished(&now) && self.is_young(&now) {
+            // What it has may be half made. It stays marked, and the next run of this instance may go on with it.
+            log::info!(
+                "{id}, which an earlier run made and did not finish, is left as it is: others leave it alone, too"
+            );
+            self.ledger(|l| l.left.push(Hold::Volume(v.clone())));
+            return Ok(true);
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
         Ok(true)
+    }
+
+    /// Whether others leave it to its maker still.
+    fn is_young(&self, v: &Volume) -> bool {
+        v.create_time.is_none_or(|t| self.shared.clock.corrected() - t < IN_TRANSIT_GRACE)
     }
 
     /// Takes off what says that a volume which we made is not finished: it may carry data, and is kept.

@@ -73,7 +73,7 @@ pub(crate) fn generation(v: &Volume) -> u64 {
 }
 
 /// A copy that stands for its line: one that is not committed may be given up, and a superseded one was.
-fn stands(copy: &Volume) -> bool {
+pub(crate) fn stands(copy: &Volume) -> bool {
     copy.tag(tags::LINEAGE).is_some()
         && !is_unfinished(copy)
         && copy.tag(tags::SUPERSEDED_BY).is_none()
@@ -142,6 +142,21 @@ pub(crate) fn outdated_copy(
 pub(crate) fn mover(v: &Volume, me: &str, now: OffsetDateTime, gone: &BTreeSet<String>) -> Option<String> {
     let mark = Mark::of(v).filter(|m| m.owner != me && !m.is_stale(now) && !gone.contains(&m.owner));
     mark.map(|m| m.owner)
+}
+
+/// Why `v`, which was offered to the instance `me` as it had `read` it, is not offered any more.
+pub(crate) fn withdrawn(v: &Volume, me: &str, read: &Volume, now: OffsetDateTime) -> Option<String> {
+    if let Some(by) = v.tag(tags::SUPERSEDED_BY) {
+        return Some(format!("it has become {by} meanwhile"));
+    }
+    if v.tag(tags::MOVING) != read.tag(tags::MOVING)
+        && let Some(mover) = mover(v, me, now, &BTreeSet::new())
+    {
+        return Some(format!("{mover} moves it"));
+    }
+    // A copy whose original is gone is offered though nobody has finished it.
+    let is_new = !is_left_to_its_maker(read, me, now);
+    (is_new && is_left_to_its_maker(v, me, now)).then(|| "another instance is still making it".to_owned())
 }
 
 /// Who else has the volume, or moves it: then the instance `me` must not mark it. `seen` is the mark that it decided on.
