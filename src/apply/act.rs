@@ -21,6 +21,8 @@ use crate::scope::Scope;
 
 /// What was known so long ago is looked at before the first try, too.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// A look that took longer is looked again, if there is time.
+const OLD: Duration = Duration::from_secs(2);
 /// When it is looked again after an answer that may be older than what was done last.
 const LOOKS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
@@ -53,7 +55,12 @@ impl Watch<'_> {
         }
         let me = self.shared.facts().instance_id.clone();
         for pause in LOOKS.into_iter().map(Some).chain([None]) {
+            let begun = clock.now();
             let read = self.shared.describe_all(self.ids, scope)?;
+            // An answer that took so long may be of before somebody came.
+            if clock.now().since(begun) > OLD && pause.is_some() {
+                continue;
+            }
             let of = |id: &&str| judge(self.own, id, read.iter().find(|v| v.id == **id), &me);
             let mut unclear = None;
             for verdict in self.ids.iter().map(of) {

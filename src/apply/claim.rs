@@ -26,6 +26,9 @@ use crate::sys::lock::DeviceNameLock;
 /// How many answers in a row without a volume are not believed, where a claim of it may have worked.
 const MISSED: u32 = 3;
 
+/// How long another daemon may take to choose a device name.
+const NAME_LOCK: Duration = Duration::from_secs(15);
+
 /// The name under which a claim won, and the disks that had names before it.
 pub(crate) type Won = (String, NameSnapshot);
 
@@ -135,8 +138,15 @@ impl DomainRun {
     /// from choosing the same.
     fn claim_somewhere(&self, d: &VolumeDirective, v: &Volume, still: &Still<'_>, scope: &Scope) -> Claim {
         let root = &self.shared.root;
-        let _lock = DeviceNameLock::acquire(root, scope)
-            .map_err(|e| Failure::new(format!("cannot choose a device name: {e}")))?;
+        let _lock = match DeviceNameLock::acquire(root, &scope.within(NAME_LOCK)) {
+            Ok(lock) => Some(lock),
+            // EC2 decides between two that choose the same name.
+            Err(_) if scope.check().is_ok() => {
+                log::info!("{}: another daemon chooses a device name for long: going on beside it", d.path);
+                None
+            }
+            Err(e) => return Err(Failure::new(format!("cannot choose a device name: {e}"))),
+        };
         let mut names = DeviceNames::read(root);
         let mut used: Vec<String> = names_in_use(root).iter().map(|n| format!("/dev/{n}")).collect();
         for a in self.names_here(scope)? {
@@ -261,15 +271,10 @@ impl DomainRun {
                 }
                 Class::Lapsed => {
                     unsure |= error.may_have_worked();
-                    if unsure {
-                        if let Some(end) = self.look(d, v, device, true, scope)? {
-                            return Ok(end);
-                        }
-                        let mut hold = None;
-                        self.with_volume(&d.path, |h| hold = Some(h.clone()));
-                        hold.iter().for_each(|h| self.may_come_late(h, &v.id));
+                    if unsure && let Some(end) = self.look(d, v, device, true, scope)? {
+                        return Ok(end);
                     }
-                    self.refused(d, false);
+                    self.lost(d, &v.id);
                     return Ok(Attempt::Lost(error.to_string()));
                 }
                 // What we made a moment ago may not be known everywhere yet.
@@ -298,6 +303,14 @@ impl DomainRun {
         if !unsure {
             self.with_volume(&d.path, |h| h.attached = Done::No);
         }
+    }
+
+    /// The volume is another's, or nobody's; what was asked for may still be carried out when it is free again.
+    fn lost(&self, d: &VolumeDirective, id: &str) {
+        let mut hold = None;
+        self.with_volume(&d.path, |h| hold = Some(h.clone()));
+        hold.iter().for_each(|h| self.may_come_late(h, id));
+        self.refused(d, false);
     }
 
     /// Whether an AttachVolume of this directive may have worked.
@@ -354,7 +367,7 @@ impl DomainRun {
                     return Ok(Some(Attempt::Lost(format!("it was attached here as {at} by somebody else"))));
                 }
                 Standing::Absent(why) => {
-                    self.refused(d, false);
+                    self.lost(d, &v.id);
                     return Ok(Some(Attempt::Lost(why)));
                 }
                 Standing::Free => return Ok(None),

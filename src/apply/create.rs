@@ -115,6 +115,9 @@ impl DomainRun {
         read: &[Volume],
         scope: &Scope,
     ) -> Result<Made, Failure> {
+        if self.is_being_deleted(token) {
+            return Ok(Made::Burnt(format!("what was made with the client token {token} is being deleted")));
+        }
         let params = create::request(d, &self.config.name, &self.shared.facts(), base, token);
         let what = base.map_or("create a volume".to_owned(), |b| format!("create a volume from {}", b.snapshot));
         self.push(Hold::Volume(VolumeHold {
@@ -257,6 +260,14 @@ impl DomainRun {
             now = next;
             log::debug!("{}: {id}: {}", d.path, now.as_ref().map_or("unknown", |v| v.state.name()));
         }
+    }
+
+    /// Whether an earlier run has sent DeleteVolume for what it made with `token`: it may be carried out at any time.
+    fn is_being_deleted(&self, token: &str) -> bool {
+        let l = lock(&self.ledger);
+        let is_it =
+            |h: &Hold| matches!(h, Hold::Volume(v) if v.deleting.is_some() && v.token.as_deref() == Some(token));
+        l.inherited.iter().chain(&l.left).any(is_it)
     }
 
     /// Deletes what this instance made with `token` and never attached.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::hold::{Done, Hold, MoveHold, VolumeHold};
 use super::settle::left_behind;
+use super::volume::SECOND_LOOK;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, Volume};
 use crate::config::{Source, VolumeDirective};
@@ -119,7 +120,7 @@ impl DomainRun {
         }
         let failed = |e| Failure::api("look for snapshots that were made to move volumes", &e);
         for s in aws.describe_snapshots(scope, &[domain, marked]).map_err(failed)? {
-            let Some(token) = s.tag(tags::MOVING).filter(|token| !self.is_known(token)) else { continue };
+            let Some(token) = s.tag(tags::MOVING).filter(|t| moves::is_token(t) && !self.is_known(t)) else { continue };
             let old = self.describe(scope, &s.volume_id)?;
             if s.tag(tags::OWNER) != Some(&me) && !self.is_of_no_move(&s, token, old.as_ref()) {
                 continue;
@@ -245,7 +246,13 @@ impl DomainRun {
             if line.iter().any(passed) {
                 continue;
             }
-            let gone = self.originals(v, scope)?.is_empty();
+            let gone = self.originals(v, scope)?.is_empty() && {
+                // One answer proves nothing.
+                scope
+                    .sleep(SECOND_LOOK)
+                    .map_err(|h| Failure::halted(format!("cannot tell what {} is a copy of", v.id), h))?;
+                self.originals(v, scope)?.is_empty()
+            };
             if gone {
                 log::warn!("{}: a copy that no run finished, of a volume that does not exist any more: using it", v.id);
             }

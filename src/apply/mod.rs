@@ -24,6 +24,7 @@ pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod keep;
 pub(crate) mod late;
+pub(crate) mod looks;
 pub(crate) mod marks;
 pub(crate) mod mine;
 pub(crate) mod mount;

@@ -58,7 +58,7 @@ impl From<Failure> for SourceEnd {
 }
 
 /// How long after an answer without what was looked for the next one counts as another one.
-const SECOND_LOOK: Duration = Duration::from_secs(3);
+pub(super) const SECOND_LOOK: Duration = Duration::from_secs(3);
 /// A reading that is older is read again before anything is decided by it: the process was held up, or waited.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -352,6 +352,7 @@ impl DomainRun {
             token: None,
             snapshot: None,
             transc_id: None,
+            deleting: None,
             origin,
             seen: false,
             attached: Done::No,

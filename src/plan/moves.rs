@@ -62,6 +62,12 @@ pub(crate) fn token(me: &str, domain: &str, volume: &str, time: OffsetDateTime) 
     format!("move-{}", digest(&[me, domain, volume, &time.unix_timestamp_nanos().to_string()]))
 }
 
+/// Whether the value of a snapshot's tag is the token of a move. A backup that was given the tags of its volume has the
+/// whole mark.
+pub(crate) fn is_token(value: &str) -> bool {
+    value.strip_prefix("move-").is_some_and(|d| d.len() == 40 && d.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The first volume of the line that `v` is of.
 pub(crate) fn lineage(v: &Volume) -> &str {
     v.tag(tags::LINEAGE).unwrap_or(&v.id)
@@ -69,7 +75,8 @@ pub(crate) fn lineage(v: &Volume) -> &str {
 
 /// How often it was moved.
 pub(crate) fn generation(v: &Volume) -> u64 {
-    v.tag(tags::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0)
+    // No line is so long, and the next one must be a number, too.
+    v.tag(tags::GENERATION).and_then(|g| g.parse::<u32>().ok()).map_or(0, u64::from)
 }
 
 /// A copy that stands for its line: one that is not committed may be given up, and a superseded one was.

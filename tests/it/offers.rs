@@ -212,3 +212,101 @@ fn the_copy_of_a_dead_mover_is_never_started_on() {
         assert_eq!(lab.attached(&third), [], "{run}");
     }
 }
+
+/// The roll-back's DeleteVolume has no answer, and the run is killed: the volume may go at any moment, so the next run
+/// makes another one.
+#[test]
+fn what_is_being_deleted_is_not_taken_up_again() {
+    let lab = Lab::new();
+    lab.fault(Fault::first("DeleteVolume", 1, FaultKind::Late(1500)));
+    lab.fault(Fault::new("DeleteVolume", Nth::From(2), FaultKind::Throttle));
+    let run = lab.start(&config(&directive("c", "/dev/xvdf", CREATE, "exit 7")), fast());
+    lab.until("its deletion", || lab.count("DeleteVolume") > 0);
+    let old = lab.created().remove(0);
+    run.signal("KILL");
+    run.wait(&lab);
+    lab.server.world().faults.retain(|f| f.kind != FaultKind::Throttle);
+    let run = lab.run(&config(&directive("c", "/dev/xvdf", CREATE, NOTE)), fast());
+    run.ends(0, &["started"]);
+    let here = lab.attached(&lab.me)[0].0.clone();
+    assert_ne!(here, old, "{run}");
+    lab.until("the late deletion", || !lab.created().contains(&old));
+    assert_eq!(lab.created(), [here], "{run}");
+}
+
+/// A backup that was given the tags of its volume while that moved: no move made it, so none deletes it.
+#[test]
+fn a_backup_with_the_tags_of_a_volume_that_moves_is_kept() {
+    let lab = Lab::new();
+    let of = lab.volume(VolumeSpec::pool("d", "p").id(&id(1)));
+    let mark = format!("{} 2026-01-01T00:00:00Z move-{}", lab.me, "0".repeat(40));
+    let spec = crate::fakeaws::SnapshotSpec::pool("d", "p").age(9000).tag("user:ec2fd.moving", &mark);
+    let backup = lab.server.world().add_snapshot(spec.tag("user:ec2fd.owner", &lab.me).of(&of));
+    let run = lab.run(&good_pm(), fast());
+    run.ends(0, &["started"]);
+    assert!(lab.server.world().snapshots.contains_key(&backup), "{run}");
+}
+
+fn good_pm() -> String {
+    config(&volume("pm", "/dev/xvdf", P))
+}
+
+/// One empty answer about the original is no reason to start on a copy that no run has finished.
+#[test]
+fn one_empty_answer_about_an_original_does_not_make_its_copy_the_data() {
+    let lab = moving_lab();
+    let copy = lab.volume(VolumeSpec::pool("d", "p").id(&id(7)));
+    let token = "ec2fd-0123456789012345678901234567890123456789";
+    for (tag, value) in [
+        ("lineage", id(1).as_str()),
+        ("generation", "1"),
+        ("in-transit", token),
+        ("transc-id", token),
+        ("owner", "i-0dead"),
+    ] {
+        set(&lab, &copy, tag, value);
+    }
+    lab.server.world().volumes.values_mut().for_each(|v| v.created -= time::Duration::hours(2));
+    lab.fault(Fault::new("DescribeVolumes", Nth::Only(1), FaultKind::Empty).with_value(&id(1)));
+    let run = lab.run(&config(&volume("p", "/dev/xvdf", P)), fast());
+    run.ends(1, &[]);
+    assert_eq!(lab.attached(&lab.me), [], "{run}");
+}
+
+/// The mark of the commit came through before the kill: it is committed, whatever becomes of the next run.
+#[test]
+fn what_was_marked_before_a_kill_stays_committed() {
+    let lab = moving_lab();
+    let text = config(&directive("pm", "/dev/xvdf", P, NOTE));
+    let mark =
+        Fault::new("CreateTags", Nth::Only(1), FaultKind::HangAfter(1 << 30)).with_value("user:ec2fd.ts-created");
+    lab.fault(mark);
+    let run = lab.start(&text, fast());
+    lab.until("the mark", || lab.created().first().is_some_and(|v| !lab.tag(v, "ts-created").is_empty()));
+    run.signal("KILL");
+    run.wait(&lab);
+    lab.server.world().faults.clear();
+    let copy = lab.created().remove(0);
+    let run = lab.run(&config(&directive("pm", "/dev/xvdf", P, "exit 7")), fast());
+    run.ends(1, &["exit code 7"]);
+    assert_eq!(
+        (lab.tag(&copy, "in-transit"), lab.tag(&copy, "ts-created").is_empty()),
+        (String::new(), false),
+        "{run}"
+    );
+}
+
+/// EC2 gave no answer to DetachVolume and did not carry it out; a read that lags, or is empty, says that it is detached.
+#[test]
+fn a_detachment_without_an_answer_is_asked_for_until_there_is_one() {
+    for lag in [FaultKind::Empty, FaultKind::Slow(0)] {
+        let lab = Lab::new();
+        lab.volume(VolumeSpec::pool("d", "p").id(&id(1)));
+        lab.fault(Fault::first("DetachVolume", 1, FaultKind::Status503));
+        lab.fault(Fault::first("DetachVolume", 1, FaultKind::Hang(200)));
+        lab.fault(Fault::new("DescribeVolumes", Nth::Only(2), lag));
+        let run = lab.run(&config(&directive("p", "/dev/xvdf", P, "exit 7")), once().rate(10));
+        run.ends(1, &["exit code 7"]);
+        assert_eq!(lab.attached(&lab.me), [], "{run}");
+    }
+}

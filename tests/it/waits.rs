@@ -411,9 +411,8 @@ fn a_record_is_read_again_after_a_long_wait() {
 #[test]
 fn a_second_look_at_an_empty_pool_is_not_waited_for_again() {
     let lab = Lab::new();
-    let create = r#""pool-name": "p", wait: 60, create: { Size: 1 }"#;
-    let text = crate::disks::timed(100, &volume("pc", "/dev/xvdf", create));
-    let run = lab.run(&text, once().rate(20));
+    let create = r#""pool-name": "p", wait: 9, create: { Size: 1 }"#;
+    let run = lab.run(&timed(20, &volume("pc", "/dev/xvdf", create)), once().rate(4));
     run.ends(0, &["looking again in 3 s", "started"]);
     assert_eq!(lab.created().len(), 1, "{run}");
 }
