@@ -180,6 +180,8 @@ impl DomainRun {
         };
         if here {
             log::info!("{id}, which an earlier run attached, is put back: this config has no use for it");
+            // One that is held does not take the time of the others.
+            let scope = &scope.within(scope.remaining() / 2);
             let vacated = self.let_go(v, &id, scope)?;
             self.restore_tags(v, &id, scope)?;
             if let Some(holder) = self.detach(v, &id, vacated, scope)? {
