@@ -172,7 +172,10 @@ fn others(root: &Root, node: &Path, held: bool, points: &[PathBuf]) -> Vec<Holde
         let dir = root.path("/proc").join(&name);
         let process =
             |what: String| Holder { pid: Some(pid), comm: read_trimmed(&dir.join("comm")).unwrap_or_default(), what };
-        if let Some(what) = held_by_process(&dir, &|text| is_node(&text.to_string_lossy()) || within(text)) {
+        // A thread of ours that still writes a mount out is nobody to look for.
+        let writes_out = |text: &Path| pid == std::process::id() && ours.iter().any(|m| m.point == text);
+        let is_held = |text: &Path| is_node(&text.to_string_lossy()) || (within(text) && !writes_out(text));
+        if let Some(what) = held_by_process(&dir, &is_held) {
             found.push(process(what));
         }
         if std::fs::read_link(dir.join("ns/mnt")).is_ok_and(|ns| namespaces.insert(ns)) {

@@ -151,6 +151,26 @@ fn a_roll_back_waits_for_a_holder_too() {
 }
 
 #[test]
+fn a_holder_that_stays_leaves_time_to_roll_back_the_others() {
+    let Some((lab, _loops)) = lab(2) else { return };
+    let x = |n: u32, rest: &str, script: &str| {
+        let device = if n == 1 { "/dev/xvdf" } else { "/dev/xvdg" };
+        directive("x", device, &format!(r#""volume-id": "{}"{rest}"#, id(n)), script)
+    };
+    let last = x(2, r#", mount: { path: "/data" }"#, &format!("{}; exit 5", crate::disks::HOLD));
+    let text = crate::disks::config(&format!("{}, {last}", x(1, "", "mount $4 $LAB/mnt")));
+    let running = lab.start(&text, once().rate(20));
+    lab.until_file("first");
+    let holder = Holder::of(&data(&lab));
+    lab.file("go", "");
+    let run = running.wait(&lab);
+    run.ends(3, &[&format!("{} stays attached as /dev/xvdg", id(2)), &holder.name(), &format!("{} detached", id(1))]);
+    lab.has(&[(&id(2), "/dev/xvdg")], &run);
+    drop(holder);
+    clean_up(&lab);
+}
+
+#[test]
 fn a_disk_that_ec2_calls_busy_is_waited_for_until_the_share_is_over() {
     let lab = Lab::new();
     let all = lab.pool_of(1);
