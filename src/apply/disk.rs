@@ -16,6 +16,7 @@ use crate::sys::Root;
 use crate::sys::block::{self, NameSnapshot, Named, Pace};
 use crate::sys::holders::{Alone, Holder, holders};
 use crate::sys::mounts::StillHeld;
+use crate::sys::waiting::{self, Waiting};
 
 /// How long a disk may take before the API is asked about it; most are there within 2 s.
 const LATE: Duration = Duration::from_secs(3);
@@ -24,6 +25,9 @@ const SILENT: Duration = Duration::from_secs(60);
 /// How often it is asked whether a volume still is attached whose disk does not come.
 const ATTACHED: Duration = Duration::from_secs(15);
 
+/// How often it is looked whether who has come to a disk is gone again.
+const VACANT: Duration = Duration::from_millis(250);
+
 /// A disk from which everything is unmounted, before it is detached.
 #[derive(Debug, Default)]
 pub(super) struct Vacated {
@@ -31,6 +35,8 @@ pub(super) struct Vacated {
     pub(super) disk: Option<PathBuf>,
     /// We hold it, so that nobody else can mount it. `None`: it lives on unseen (a lazy unmount).
     pub(super) alone: Option<Alone>,
+    /// We have let go of it, and look whether somebody has come.
+    pub(super) looked_at: bool,
 }
 
 impl Vacated {
@@ -39,25 +45,49 @@ impl Vacated {
         if let Some(alone) = self.alone.take() {
             alone.let_go(scope);
         }
-        let holders = self.disk.as_deref().map_or_else(Vec::new, |disk| holders(root, disk));
-        match holders.as_slice() {
-            [] => "something on this machine still holds it".to_owned(),
-            _ => holders.iter().map(Holder::to_string).collect::<Vec<_>>().join("; "),
+        let holders = self.disk.as_deref().map_or_else(|| Ok(Vec::new()), |disk| holders(root, disk, scope));
+        match holders.as_deref() {
+            Err(e) => format!("who holds it cannot be told: {e}"),
+            Ok([]) => "something on this machine still holds it".to_owned(),
+            Ok(holders) => holders.iter().map(Holder::to_string).collect::<Vec<_>>().join("; "),
         }
     }
 }
 
 impl DomainRun {
+    /// Waits until nobody has the disk of `id` who has come since it was vacated.
+    pub(super) fn until_vacant(&self, id: &str, vacated: &mut Vacated, scope: &Scope) -> Result<(), StillHeld> {
+        let mut waiting = Waiting::begin(scope);
+        loop {
+            let Err(held) = self.is_vacant(vacated, scope) else { return Ok(()) };
+            if waiting.is_due(&held.to_string(), self.shared.clock.now()) {
+                log::warn!("{id}: {held}; trying until {}", waiting::until(scope));
+            }
+            if scope.sleep(VACANT).is_err() {
+                return Err(held);
+            }
+        }
+    }
+
     /// Whether nobody has come to use the disk since it was vacated. With serials (NVMe) it is held until it is gone. Xen's
     /// kernel does not let go of a disk that anybody has open: there it is only looked at.
-    pub(super) fn is_vacant(&self, vacated: &mut Vacated, scope: &Scope) -> Result<(), StillHeld> {
+    fn is_vacant(&self, vacated: &mut Vacated, scope: &Scope) -> Result<(), StillHeld> {
         if self.has_serials() {
             return Ok(());
         }
-        let (Some(alone), Some(disk)) = (vacated.alone.take(), vacated.disk.clone()) else { return Ok(()) };
-        alone.let_go(scope);
-        let holders = holders(&self.shared.root, &disk);
-        if holders.is_empty() { Ok(()) } else { Err(StillHeld { device: disk, cause: None, holders }) }
+        if let Some(alone) = vacated.alone.take() {
+            alone.let_go(scope);
+            vacated.looked_at = true;
+        }
+        let Some(device) = vacated.disk.clone().filter(|_| vacated.looked_at) else { return Ok(()) };
+        match holders(&self.shared.root, &device, scope) {
+            Ok(holders) if holders.is_empty() => Ok(()),
+            Ok(holders) => Err(StillHeld { device, cause: None, holders }),
+            Err(e) => {
+                let cause = Some(format!("who holds it cannot be told: {e}"));
+                Err(StillHeld { device, cause, holders: Vec::new() })
+            }
+        }
     }
 
     /// Waits until the disk of `id`, attached as `device`, can be read. `before` is what had names before our claim;
@@ -79,6 +109,7 @@ impl DomainRun {
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);
         let mut missing = "no disk with its serial appeared".to_owned();
+        let mut waiting = Waiting::begin(scope);
         loop {
             let found = match block::find_by_serial(root, id) {
                 Some(path) => Some(path),
@@ -101,6 +132,7 @@ impl DomainRun {
             }
             let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
             scope.check().map_err(late)?;
+            waiting.tell(&format!("the disk of {id}, attached as {device} ({missing})"), scope);
             if clock.now() >= ask_at {
                 // The end of the scope may well come while EC2 is asked: what is waited for is the disk all the same.
                 let before = std::mem::replace(

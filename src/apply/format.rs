@@ -22,7 +22,7 @@ use crate::scope::Scope;
 use crate::sys::disk_tree::DiskTree;
 use crate::sys::probe::{self, Content, Found};
 use crate::sys::written::written;
-use crate::sys::{beside, block, mkfs, mounting, start};
+use crate::sys::{beside_told, block, holders, mkfs, mounting};
 
 /// What `user:ec2fd.format` says where a volume may be formatted.
 const CONSENT: &str = "if-blank";
@@ -149,7 +149,7 @@ impl DomainRun {
 impl Volume<'_> {
     fn let_go(&mut self) {
         if let Some(disk) = self.held.take() {
-            start::let_go(disk, self.scope);
+            holders::let_go(disk, self.scope);
         }
     }
 
@@ -161,7 +161,7 @@ impl Volume<'_> {
         }
         if m.fsck && !m.is_read_only() && fsck_argument(fstype).is_some() {
             let name = format!("fsck.{fstype}");
-            mounting::tool(&name)
+            mounting::tool(&name, self.scope)
                 .ok_or_else(|| format!("{name} is not on this system: install it, or set mount.fsck to skip"))?;
         }
         mounting::ids(root, m.owner.as_deref(), m.group.as_deref())?;
@@ -179,7 +179,7 @@ impl Volume<'_> {
 impl Ground for Volume<'_> {
     fn look(&mut self) -> Result<Content, String> {
         let node = &self.a.disk;
-        let disk = mounting::hold(node, self.scope)?;
+        let disk = mounting::hold(&self.run.shared.root, node, self.scope)?;
         let by_serial = block::find_by_serial(&self.run.shared.root, &self.a.volume_id);
         if by_serial.is_some_and(|there| there != *node) || !mounting::is_still(&disk, node) {
             return Err(format!("{} is another disk by now", node.display()));
@@ -192,8 +192,9 @@ impl Ground for Volume<'_> {
             read.sync_all()?;
             probe::probe(&read)
         };
+        let what = format!("{} to be read", node.display());
         let mut content =
-            beside(self.scope, Box::new(look)).map_err(|e| format!("what is on it cannot be told: {e}"))?;
+            beside_told(self.scope, &what, Box::new(look)).map_err(|e| format!("what is on it cannot be told: {e}"))?;
         // Also of a table that we do not know.
         if !DiskTree::of(&self.run.shared.root, node).partitions.is_empty() {
             content.add_partitions();
@@ -230,7 +231,7 @@ impl Ground for Volume<'_> {
     fn prepare(&mut self, fstype: &str, content: &Content) -> Result<(), Failure> {
         let name = format!("mkfs.{fstype}");
         let missing = || format!("{name} is not on this system: install it, or format the volume elsewhere");
-        let tool: PathBuf = mounting::tool(&name).ok_or_else(|| Failure::new(missing()))?;
+        let tool: PathBuf = mounting::tool(&name, self.scope).ok_or_else(|| Failure::new(missing()))?;
         self.mkfs.push(tool.display().to_string());
         self.mkfs.extend(mkfs_arguments(fstype, self.m.label.as_deref(), *content == Content::Noise));
         self.mkfs.push(self.a.disk.display().to_string());

@@ -12,6 +12,8 @@ use crate::scope::Scope;
 const AT_REST: Duration = Duration::from_secs(60);
 /// How reads may lag behind writes: it is looked again after so long.
 const LAGS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(2500)];
+/// And of a volume that was made a moment before its run was cut off, after so long again.
+const NEW: [Duration; 3] = [Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(12)];
 
 impl DomainRun {
     /// The volume, once it is neither being made nor being detached from here.
@@ -31,9 +33,10 @@ impl DomainRun {
         }
     }
 
-    /// The same; of several empty answers the last one counts.
-    pub(super) fn until_found(&self, id: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
-        for pause in LAGS {
+    /// The same; of several empty answers the last one counts. `seen`: it was found before, and is not new.
+    pub(super) fn until_found(&self, id: &str, seen: bool, scope: &Scope) -> Result<Option<Volume>, Failure> {
+        let new: &[Duration] = if seen { &[] } else { &NEW };
+        for pause in LAGS.iter().chain(new).copied() {
             let now = self.until_at_rest(id, scope)?;
             if now.is_some() || scope.sleep(pause).is_err() {
                 return Ok(now);

@@ -1,7 +1,6 @@
 //! From a disk to a directory that the application can use: find its file system ([`super::format`]), check it, mount
 //! it, grow it. A mount that fails is an error, never a reason to format.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,7 +11,7 @@ use crate::exec::ExecError;
 use crate::plan::format::{agree, fsck_argument, is_too_old};
 use crate::scope::Scope;
 use crate::sys::mounting;
-use crate::sys::probe::{self, Found};
+use crate::sys::probe::Found;
 
 /// A file system that is smaller than its disk by less than this cannot grow to any use.
 const GROWTH: u64 = 16 << 20;
@@ -37,7 +36,9 @@ impl DomainRun {
         let point = root.path(&m.path);
         let failed = |why: String| Failure::new(format!("cannot mount {} at {}: {why}", a.volume_id, m.path));
         let mounted = |fstype: &str| Mounted { path: point.display().to_string(), fstype: fstype.to_owned() };
-        if let Some(there) = mounting::at(root, &point) {
+        let real = mounting::real_path(&point, scope)
+            .map_err(|e| Failure { halt: scope.check().err(), ..failed(e.to_string()) })?;
+        if let Some(there) = real.as_deref().and_then(|real| mounting::at(root, real)) {
             if !mounting::is_of(root, &there, &a.disk) {
                 return Err(failed(format!("{} ({}) is mounted there", there.source, there.kind)));
             }
@@ -45,7 +46,7 @@ impl DomainRun {
             return Ok(mounted(&there.kind));
         }
         // It must not come over a disk whose mount stands on this one.
-        if let Some(hidden) = self.would_hide(d, m) {
+        if let Some(hidden) = real.and_then(|real| self.would_hide(d, m, &real)) {
             return Err(failed(format!("it would hide {hidden}: unmount that first")));
         }
         let found = self.file_system(d, m, a, scope)?;
@@ -59,7 +60,7 @@ impl DomainRun {
             self.check_file_system(d, m, a, found.kind, scope)?;
         }
         if let Some(odd) =
-            mounting::make_point(&point).map_err(|e| failed(format!("cannot make the directory: {e}")))?
+            mounting::make_point(&point, scope).map_err(|e| failed(format!("cannot make the directory: {e}")))?
         {
             log::warn!("{}: {} {odd}", m.key, m.path);
         }
@@ -70,7 +71,7 @@ impl DomainRun {
             self.grow(d, m, a, &found, &point, scope);
         }
         let (owner, group) = (m.owner.as_deref(), m.group.as_deref());
-        mounting::set_owner(root, &point, owner, group, m.mode)
+        mounting::set_owner(root, &point, owner, group, m.mode, scope)
             .map_err(|e| failed(format!("cannot set its owner or mode: {e}")))?;
         Ok(mounted(fstype))
     }
@@ -80,7 +81,8 @@ impl DomainRun {
     fn is_its_disk(&self, a: &Acquired, point: &Path, scope: &Scope) -> Result<(), String> {
         let root = &self.shared.root;
         let disk = self.disk_of(&a.volume_id, scope).map_err(|f| f.text)?;
-        let is_it = match (mounting::at(root, point), disk) {
+        let real = mounting::real_path(point, scope).map_err(|e| e.to_string())?;
+        let is_it = match (real.and_then(|real| mounting::at(root, &real)), disk) {
             (None, _) => true,
             (_, None) => false,
             // The number of btrfs is of no device, and the name that it shows may be one of before.
@@ -90,7 +92,7 @@ impl DomainRun {
         if is_it {
             return Ok(());
         }
-        mounting::unmount(point)
+        mounting::unmount(point, scope)
             .map_err(|e| format!("{} became another disk, which is mounted: {e}", a.disk.display()))?;
         Err(format!("{} became another disk meanwhile", a.disk.display()))
     }
@@ -107,7 +109,7 @@ impl DomainRun {
         let Some(how) = fsck_argument(kind) else { return Ok(()) };
         let name = format!("fsck.{kind}");
         let failed = |why: String| Failure::new(format!("cannot check {} ({kind}): {why}", a.volume_id));
-        let Some(tool) = mounting::tool(&name) else {
+        let Some(tool) = mounting::tool(&name, scope) else {
             return Err(failed(format!("{name} is not on this system: install it, or set mount.fsck to skip")));
         };
         let mut command = Command::new(&tool);
@@ -146,7 +148,7 @@ impl DomainRun {
 
     /// Makes the file system as large as its disk. It can be used as it is, so that this never fails a directive.
     fn grow(&self, d: &VolumeDirective, m: &Mount, a: &Acquired, found: &Found, point: &Path, scope: &Scope) {
-        let size = File::open(&a.disk).and_then(|f| probe::Disk::size(&f)).unwrap_or(0);
+        let size = mounting::size_of(&a.disk, scope).unwrap_or(0);
         let Some(taken) = found.bytes.filter(|taken| taken.saturating_add(GROWTH) < size) else { return };
         let (name, of) = match found.kind {
             "ext2" | "ext3" | "ext4" => ("resize2fs", a.disk.as_path()),
@@ -154,7 +156,7 @@ impl DomainRun {
             _ => return,
         };
         log::info!("{}: the file system of {} has {taken} of {size} bytes: growing it", m.key, a.volume_id);
-        let Some(tool) = mounting::tool(name) else {
+        let Some(tool) = mounting::tool(name, scope) else {
             log::warn!("{}: cannot grow it: {name} is not on this system", m.key);
             return;
         };

@@ -5,7 +5,7 @@
 //! stand on, may fail without the others.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::{DomainRun, Failure, lock};
 use crate::config::{self, VolumeDirective};
 use crate::plan::nesting::{self, Place};
 use crate::scope::{Halt, Scope};
+use crate::sys::waiting::Waiting;
 use crate::sys::{Root, block, mounting};
 
 /// How often somebody who waits looks.
@@ -282,7 +283,10 @@ impl Nested {
         };
         // What is left then is for finding out who holds it.
         let scope = scope.within(scope.remaining() * 3 / 4);
-        while stands() && scope.sleep(LOOK).is_ok() {}
+        let mut waiting = Waiting::begin(&scope);
+        while stands() && scope.sleep(LOOK).is_ok() {
+            waiting.tell(&format!("what stands on the mount of {key} to be unmounted"), &scope);
+        }
     }
 
     fn set(&self, key: &str, stand: Stand) {
@@ -398,10 +402,10 @@ impl DomainRun {
     }
 
     /// What must not be hidden by a mount of the directive: the disk of a volume, or whatever is mounted where a
-    /// directive mounts one. Of other things it is only said.
-    pub(super) fn would_hide(&self, d: &VolumeDirective, m: &config::Mount) -> Option<String> {
+    /// directive mounts one. Of other things it is only said. `real` is where its path leads to.
+    pub(super) fn would_hide(&self, d: &VolumeDirective, m: &config::Mount, real: &Path) -> Option<String> {
         let (root, nested) = (&self.shared.root, &self.shared.nested);
-        for there in mounting::below(root, &root.path(&m.path)) {
+        for there in mounting::below(root, real) {
             let text = format!("what is mounted at {} ({}, {})", there.point.display(), there.source, there.kind);
             if nested.mounts.iter().any(|m| m.point == there.point) || block::is_volume(root, &there) {
                 return Some(text);

@@ -2,8 +2,8 @@
 //!
 //! In this order, each step confirmed before the next: the time of use written (while the volume is ours: beside the
 //! commands, else after the unmount), programs of our commands ended, file systems written out and unmounted,
-//! DetachVolume, and the look that says it is free. A disk that somebody still holds stays attached, and who holds it is
-//! named. Never a forced detachment.
+//! DetachVolume, and the look that says it is free. A disk that somebody holds is tried until the share of the time for it
+//! is over; if it is held still, it stays attached. Who holds it is named at once. Never a forced detachment.
 
 use std::time::Duration;
 
@@ -156,15 +156,22 @@ impl DomainRun {
         let disk = self.disk_of(id, unmount);
         let vacated = match disk.map_err(|f| format!("{id} stays attached: which disk it is cannot be told: {f}"))? {
             // Whoever mounted it: the config says that the volume goes.
-            Some(disk) => match mounts::unmount_all(root, &disk, &MountSet::default(), unmount) {
-                Ok(alone) => Vacated { disk: Some(disk), alone: Some(alone) },
-                Err(held) if !lazy => return Err(format!("{id} stays attached: {held}")),
-                Err(held) => {
-                    log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
-                    mounts::unmount_lazily(root, &disk).map_err(|e| format!("{id} stays attached: {e}"))?;
-                    Vacated { disk: Some(disk), alone: None }
+            Some(disk) => {
+                // What is unmounted lazily is written out before, as far as the disk takes it.
+                let tried = if lazy { unmount.within(unmount.remaining() * 3 / 4) } else { unmount.clone() };
+                let what = format!("{}: {id}", d.path);
+                match mounts::unmount_all(root, &disk, &MountSet::default(), &what, &tried) {
+                    Ok(alone) => Vacated { disk: Some(disk), alone: Some(alone), ..Vacated::default() },
+                    Err(held) if !lazy => return Err(format!("{id} stays attached: {held}")),
+                    Err(held) => {
+                        unmount.check().map_err(|h| format!("{id} stays attached: {held}: {h}"))?;
+                        log::warn!("{}: {held}; unmounting lazily, as the config says", d.path);
+                        mounts::unmount_lazily(root, &disk, unmount)
+                            .map_err(|e| format!("{id} stays attached: {e}"))?;
+                        Vacated { disk: Some(disk), ..Vacated::default() }
+                    }
                 }
-            },
+            }
             None => {
                 let here = self.attachment_here(id, detach);
                 if here.map_err(|f| format!("{id} may be attached still: {f}"))?.is_none() {

@@ -13,11 +13,11 @@ use crate::aws::{Class, Still};
 use crate::plan::tags;
 use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Standing, standing};
+use crate::plan::way_out::share;
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
+use crate::sys::waiting::{self, Waiting};
 
-/// How long EC2 may say that a disk is busy which we have let go of.
-const BUSY: Duration = Duration::from_secs(5);
 /// How long EC2 may not find a volume that it has made a moment ago.
 const UNSEEN: Duration = Duration::from_secs(30);
 /// After how many looks at a volume that stays attached it is asked again to detach it.
@@ -35,11 +35,12 @@ impl DomainRun {
             self.will_unmount(&holds.iter().map(Hold::key).collect::<Vec<_>>());
         }
         // Whatever happens to the records, half of the time is the volumes'.
-        let volumes = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
+        let any = holds.iter().any(|h| matches!(h, Hold::Volume(_)));
         // And whatever happens to these, the address has some.
         let address = holds.iter().any(|h| matches!(h, Hold::Address(_)));
         let for_volumes = &if address { scope.within(scope.remaining() * 7 / 8) } else { scope.clone() };
-        let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
+        let for_records = if any { scope.within(scope.remaining() / 2) } else { scope.clone() };
+        let mut volumes = holds.iter().filter(|h| matches!(h, Hold::Volume(_))).count();
         for mut hold in holds {
             // `false`: it is needed still, by another domain or by the next run.
             let outcome = match &mut hold {
@@ -49,7 +50,10 @@ impl DomainRun {
                 }
                 Hold::Volume(v) => {
                     self.until_nothing_stands_on(&v.key, for_volumes);
-                    let end = self.release_volume(v, for_volumes);
+                    // One that is held does not take the time of those after it.
+                    let part = for_volumes.within(share(for_volumes.remaining(), volumes));
+                    volumes = volumes.saturating_sub(1);
+                    let end = self.release_volume(v, &part);
                     self.unmount_was_tried(&v.key);
                     end
                 }
@@ -201,7 +205,8 @@ impl DomainRun {
         Ok(false)
     }
 
-    /// Ends what our commands started on the volume and unmounts what they mounted. Held by others, it stays attached.
+    /// Ends what our commands started on the volume and unmounts what they mounted, in half of the time. Held by others
+    /// until then, it stays attached.
     pub(super) fn let_go(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<Vacated, String> {
         self.shared.runner.end_group(&v.key, scope);
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
@@ -209,8 +214,9 @@ impl DomainRun {
         let Some(disk) = disk else { return Ok(Vacated::default()) };
         // Commands run when the disk was seen: before that, nothing on it is theirs.
         let before = if v.inherited && v.disk.is_some() { &MountSet::default() } else { &self.shared.mounts_before };
-        let alone = mounts::unmount_all(&self.shared.root, &disk, before, scope).map_err(|held| stays(&held))?;
-        Ok(Vacated { disk: Some(disk), alone: Some(alone) })
+        let (root, half, what) = (&self.shared.root, scope.within(scope.remaining() / 2), format!("{}: {id}", v.key));
+        let alone = mounts::unmount_all(root, &disk, before, &what, &half).map_err(|held| stays(&held))?;
+        Ok(Vacated { disk: Some(disk), alone: Some(alone), ..Vacated::default() })
     }
 
     /// Puts the tags back as they were, while the volume is still ours; afterwards they may be another's. What was made and
@@ -271,10 +277,11 @@ impl DomainRun {
         let mut pause = Duration::from_millis(250);
         // `asked`: EC2 has given a plain answer; before that no look is believed.
         let (mut asked, mut still_here) = (false, 0);
-        let mut busy: Option<Scope> = None;
+        let mut busy: Option<String> = None;
+        let mut waiting = Waiting::begin(scope);
         loop {
             if !asked {
-                self.is_vacant(&mut vacated, scope).map_err(|held| stays(&held))?;
+                self.until_vacant(id, &mut vacated, scope).map_err(|held| stays(&held))?;
                 match self.detach_from(id, me, &Still::always(), scope) {
                     Ok(()) => asked = true,
                     // It was detached already, by an earlier try or by somebody else.
@@ -286,7 +293,11 @@ impl DomainRun {
                     Err(e) => return Err(stays(&Failure::api("detach it", &e))),
                 }
             }
-            match self.describe(scope, id).map_err(|f| stays(&f))? {
+            let seen = self.describe(scope, id).map_err(|f| match &busy {
+                Some(who) if f.halt.is_some() => stays(&format!("EC2 says busy: {who}")),
+                _ => stays(&f),
+            });
+            match seen? {
                 None if asked => return Ok(None),
                 None => {}
                 Some(now)
@@ -294,20 +305,21 @@ impl DomainRun {
                 {
                     // If it is what we hold, or what somebody has for a moment, it goes now.
                     let who = vacated.busy(&self.shared.root, scope);
-                    if busy.is_none() {
-                        log::warn!("{id}: EC2 says busy: {who}");
+                    if waiting.is_due(&who, self.shared.clock.now()) {
+                        log::warn!("{id}: EC2 says busy: {who}; waiting until {}", waiting::until(scope));
                     }
-                    if busy.get_or_insert_with(|| scope.within(BUSY)).check().is_err() {
-                        return Err(stays(&format!("EC2 says busy: {who}")));
-                    }
+                    busy = Some(who);
                 }
                 Some(now) => match standing(&now, me, &facts.zone) {
-                    // What EC2 said of it may have been of an older picture.
-                    Standing::Here(_) => {
-                        still_here += 1;
-                        asked &= still_here % ASK_AGAIN != 0;
+                    at @ (Standing::Here(_) | Standing::Changing(_)) => {
+                        // What EC2 said of it may have been of an older picture.
+                        if matches!(at, Standing::Here(_)) {
+                            still_here += 1;
+                            asked &= still_here % ASK_AGAIN != 0;
+                        }
+                        busy = None;
+                        waiting.tell(&format!("{id} to be detached"), scope);
                     }
-                    Standing::Changing(_) => {}
                     Standing::Absent(why) if !now.attachments.is_empty() => return Ok(Some(why)),
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) if !asked => {}
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) => {
@@ -316,7 +328,9 @@ impl DomainRun {
                     }
                 },
             }
-            scope.sleep(pause).map_err(|h| stays(&h))?;
+            if let Err(halt) = scope.sleep(pause) {
+                return Err(stays(&busy.map_or_else(|| halt.to_string(), |who| format!("EC2 says busy: {who}"))));
+            }
             pause = (pause * 2).min(Duration::from_secs(4));
         }
     }

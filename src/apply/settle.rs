@@ -163,6 +163,8 @@ impl DomainRun {
         };
         if here {
             log::info!("{id}, which an earlier run attached, is put back: this config has no use for it");
+            // One that is held does not take the time of the others.
+            let scope = &scope.within(scope.remaining() / 2);
             let vacated = self.let_go(v, &id, scope)?;
             self.restore_tags(v, &id, scope)?;
             if let Some(holder) = self.detach(v, &id, vacated, scope)? {
@@ -173,7 +175,7 @@ impl DomainRun {
         if v.origin == Origin::Claimed {
             return Ok(true);
         }
-        let Some(now) = self.until_found(&id, scope).map_err(failed)? else { return Ok(true) };
+        let Some(now) = self.until_found(&id, v.seen || v.attached != Done::No, scope).map_err(failed)? else { return Ok(true) };
         if !now.attachments.is_empty() || now.tag(tags::OWNER) != Some(me.as_str()) {
             log::info!("{id}, which an earlier run created, is another's by now and left alone");
             return Ok(true);

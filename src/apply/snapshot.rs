@@ -83,13 +83,6 @@ impl DomainRun {
         self.config.volumes.iter().any(|d| d.snapshot.is_some())
     }
 
-    /// Thaws what a run that was killed has left frozen.
-    pub(crate) fn thaw_left(&self, scope: &Scope) {
-        for d in self.config.volumes.iter().filter(|d| d.snapshot.is_some()) {
-            freeze::thaw_left(&self.shared.root, &d.path, scope);
-        }
-    }
-
     /// No more snapshots at intervals.
     pub(crate) fn no_more_snapshots(&self) {
         self.snapshots.over.store(true, Ordering::Relaxed);

@@ -36,7 +36,7 @@ use crate::parallel;
 use crate::plan::way_out::ROLL_BACK;
 use crate::poll::{Clocks, Watch};
 use crate::scope::{Halt, Scope, Stop, StopReason};
-use crate::sys::{hostname, notify::Notifier};
+use crate::sys::{freeze, hostname, notify::Notifier};
 use domain::{Context, Domain, Time, each};
 
 /// What a run comes to: the exit codes of the README.
@@ -217,7 +217,7 @@ impl Daemon {
         let scope = Scope::new(&self.context.shared.clock, WAY_OUT_COMMAND, None);
         self.context.shared.runner.end_inherited(&scope);
         // So is the guard of what was frozen: what it had no time to thaw would stay so.
-        all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(&scope)));
+        freeze::thaw_left(&self.context.shared.root, &scope);
         let text = format!("this program broke off because of a fault of its own, please report it: {why}");
         for d in &all {
             in_domain(d.name(), || d.run.open_journal(true));
@@ -338,7 +338,6 @@ impl Daemon {
 
     /// Opens the journals, and settles what runs that were cut off left.
     fn settle(&self, all: &[&Arc<Domain>], scope: &Scope) {
-        all.iter().for_each(|d| in_domain(d.name(), || d.run.thaw_left(scope)));
         all.iter().for_each(|d| in_domain(d.name(), || d.run.open_journal(false)));
         self.settle_strays(all);
         let cut_off: Vec<&Arc<Domain>> = all.iter().copied().filter(|d| d.run.holds_anything()).collect();

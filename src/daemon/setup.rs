@@ -28,7 +28,7 @@ use crate::sntp;
 use crate::sys::journal::JournalFile;
 use crate::sys::lock::{DomainLock, LockError};
 use crate::sys::mounts::MountSet;
-use crate::sys::{Root, beside, notify::Notifier, signals};
+use crate::sys::{Root, beside, freeze, notify::Notifier, signals};
 
 /// How long the metadata service may take until the config says how long init may take.
 const METADATA: Duration = Duration::from_secs(300);
@@ -119,6 +119,8 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
     notifier.status("reading the metadata and the config");
 
     let facts = fetch_facts(&imds, &early);
+    // Whatever this run is for: somebody waits to write.
+    freeze::thaw_left(&root, &early);
     let config = match &args.userdata {
         Some(input) => read_input(input, Some(&early))?,
         None => {

@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use super::announced::Announced;
 use super::disk_tree::DiskTree;
 use super::mounts::Mount;
-use super::{Root, beside, mounts, names_in, read_trimmed};
+use super::{Root, beside_told, mounts, names_in, read_trimmed};
 use crate::clock::Tick;
 use crate::scope::{Halt, Scope};
 
@@ -215,6 +215,7 @@ impl NameSnapshot {
 /// Whether the disk at `node` can be opened and read. Of a plain file in place of a disk nothing is read: it may be
 /// empty. A disk that does not answer until `scope` ends cannot.
 pub(crate) fn node_ready(node: &Path, scope: &Scope) -> io::Result<()> {
+    let what = format!("{} to be read", node.display());
     let node = node.to_path_buf();
     let read = move || {
         let mut file = File::open(node)?;
@@ -225,7 +226,7 @@ pub(crate) fn node_ready(node: &Path, scope: &Scope) -> io::Result<()> {
         }
         Ok(sector)
     };
-    beside(scope, Box::new(read)).map(drop)
+    beside_told(scope, &what, Box::new(read)).map(drop)
 }
 
 /// The pace at which disks are looked for. It costs a scan of sysfs each time.

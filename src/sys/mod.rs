@@ -2,6 +2,36 @@
 //!
 //! Everything that is a path under `/dev`, `/sys`, `/proc` or `/run` goes through [`Root`], so that a test can put a
 //! tree of plain files in its place. Nothing here knows AWS or the config.
+//!
+//! # A disk may never answer
+//!
+//! A volume whose connection is lost lets whoever touches it wait, in the kernel and beyond any signal. So all that may
+//! come to such a disk is done [`beside`] the caller, in a thread that is left behind when the time is over, and a wait of
+//! some seconds is told of ([`waiting`]):
+//!
+//! | what | where | bounded by |
+//! |---|---|---|
+//! | first read of a disk | `block::node_ready` | a minute, then the disk is looked for anew, until the directive's end |
+//! | superblocks, noise, sync before a format | `apply::format` | the directive's end |
+//! | exclusive open | `mounting::hold`, `holders::Alone` | the directive's end; the share of the unmount |
+//! | close of what was held | `holders::{Alone, let_go}` | not waited for; or the directive's end, the share of the unmount |
+//! | size, for growing | `mounting::size_of` | the directive's end |
+//! | where a mount path leads to | `mounting::{real_path, resolve}` | the directive's end; 5 s for all paths of the config |
+//! | `mkdir`, list, seal of a mount point; owner and mode | `mounting::{make_point, set_owner}` | the directive's end |
+//! | mount(2), and taking back a wrong one | `mounting::{mount, unmount}` | the directive's end |
+//! | `syncfs` and umount(2) | `mounts::unmount_all`, `mounts::unmount_at` | the share of the unmount |
+//! | `syncfs` before a lazy umount, and that | `mounts::unmount_lazily` | a quarter of that share, kept for it |
+//! | looking for who holds a disk | `holders::{holders, look}` | the share of the unmount, or of the detachment |
+//! | `syncfs` before a freeze | `freeze::sync` | half of the snapshot's time |
+//! | stat of what is to be frozen, the freeze | `freeze::freeze`, its guard | 5 s; the guard ends it after 8 s |
+//! | thawing | `freeze::thaw_left`, the guard's end | 10 s, then it goes on unattended |
+//! | looking for a tool, where `PATH` may lead to such a disk | `mounting::tool` | 2 s for each directory |
+//! | `fsck`, `mkfs`, `resize2fs` and the like | `exec::Runner::run_tool` | the directive's end |
+//! | the config, a file of anybody's | `daemon::setup` | the time for metadata and config |
+//!
+//! What is done without it touches only the kernel's memory: `/proc` (links are read, never followed), `/sys`, nodes in
+//! `/dev` (which are looked at, not opened), and files in `/run`. A process with such a thread ends only when the kernel
+//! lets go of that: its work is done by then.
 
 pub(crate) mod announced;
 pub(crate) mod block;
@@ -11,6 +41,7 @@ pub(crate) mod freeze;
 pub(crate) mod holders;
 pub(crate) mod hostname;
 pub(crate) mod journal;
+mod layers;
 pub(crate) mod lock;
 pub(crate) mod mkfs;
 mod mounted_at;
@@ -23,6 +54,7 @@ pub(crate) mod run_dir;
 pub(crate) mod signals;
 pub(crate) mod start;
 pub(crate) mod use_lock;
+pub(crate) mod waiting;
 pub(crate) mod written;
 
 use std::io;
@@ -31,7 +63,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::parallel;
-use crate::scope::Scope;
+use crate::scope::{Halt, Scope};
+use waiting::Waiting;
 
 /// What stands before `/dev`, `/sys`, `/proc` and `/run`: nothing, or the directory in `EC2FLEETD_ROOT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +105,8 @@ impl Root {
 
 /// How soon [`beside`] sees that it need not go on.
 const LOOK: Duration = Duration::from_millis(250);
+/// What is as good as done when the time is over is not taken for a disk that does not answer.
+const LAST: Duration = Duration::from_millis(100);
 
 /// Does what may take very long, and on a dead disk for ever. It has a thread of its own, so that `scope` still ends:
 /// that is `TimedOut`, and the thread is left behind.
@@ -87,6 +122,36 @@ pub(crate) fn beside<T: Send + 'static>(
             Err(mpsc::RecvTimeoutError::Timeout) if scope.check().is_ok() => {}
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+}
+
+/// The same, and says that it waits for `what` when it takes long.
+pub(crate) fn beside_told<T: Send + 'static>(
+    scope: &Scope,
+    what: &str,
+    work: Box<dyn FnOnce() -> io::Result<T> + Send>,
+) -> io::Result<T> {
+    let (done, wait) = mpsc::channel();
+    parallel::background("beside", Box::new(move || drop(done.send(work()))));
+    let mut waiting = Waiting::begin(scope);
+    loop {
+        let nap = waiting.silent_for(scope.clock.now()).min(scope.remaining());
+        let halt = match wait.recv_timeout(scope.clock.nap(nap).clamp(Duration::from_millis(1), LOOK)) {
+            Ok(end) => return end,
+            Err(mpsc::RecvTimeoutError::Timeout) => scope.check().err(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Some(Halt::Deadline),
+        };
+        let Some(halt) = halt else {
+            waiting.tell(what, scope);
+            continue;
+        };
+        return wait.recv_timeout(LAST).unwrap_or_else(|_| {
+            let text = match halt {
+                Halt::Deadline => "it does not answer".to_owned(),
+                stopped => stopped.to_string(),
+            };
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        });
     }
 }
 

@@ -1,4 +1,5 @@
-//! Mounting a disk: mount(2) itself, the point it is mounted on, and holding the disk until then.
+//! Mounting a disk: mount(2) itself, the point it is mounted on, and holding the disk until then. What comes to a disk or
+//! follows a path is done beside the caller, who waits no longer than its scope.
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -12,12 +13,17 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::disk_tree::{DiskTree, number_of_node};
+use super::holders::{self, Holder};
 use super::mounts::{self, Mount};
-use super::{Root, beside};
+use super::probe::Disk;
+use super::{Root, beside, beside_told};
 use crate::scope::Scope;
 
 /// How long somebody else (udev looks at each new disk) may have the disk open.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// How long a directory may take to say whether it has a tool.
+const LOOKED_UP: Duration = Duration::from_secs(2);
 
 /// Options that are flags of mount(2): to set (`true`) or to take back.
 const FLAGS: [(&str, MountFlags, bool); 24] = [
@@ -63,9 +69,19 @@ pub(crate) fn options(text: &str) -> (MountFlags, String) {
     (flags, rest.join(","))
 }
 
-/// What is mounted at `point`, the uppermost one.
+/// Where `point` leads to. `None`: it is not there.
+pub(crate) fn real_path(point: &Path, scope: &Scope) -> io::Result<Option<PathBuf>> {
+    let path = point.to_owned();
+    let end = beside_told(scope, &format!("{} to answer", point.display()), Box::new(move || path.canonicalize()));
+    match end {
+        Ok(real) => Ok(Some(real)),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(e),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What is mounted at `point`, a real path: the uppermost one.
 pub(crate) fn at(root: &Root, point: &Path) -> Option<Mount> {
-    let point = point.canonicalize().ok()?;
     mounts::own(root).into_iter().rev().find(|m| m.point == point)
 }
 
@@ -74,9 +90,8 @@ pub(crate) fn order(root: &Root) -> Vec<Mount> {
     mounts::own(root)
 }
 
-/// What is mounted somewhere below `point`, and can be seen there.
+/// What is mounted somewhere below `point`, a real path, and can be seen there.
 pub(crate) fn below(root: &Root, point: &Path) -> Vec<Mount> {
-    let Ok(point) = point.canonicalize() else { return Vec::new() };
     let all = mounts::own(root);
     // Whatever its path leads through it stands on, unless that came later, over it.
     let is_hidden = |m: &Mount| {
@@ -84,7 +99,7 @@ pub(crate) fn below(root: &Root, point: &Path) -> Vec<Mount> {
         let below: Vec<u64> = std::iter::successors(Some(m.clone()), up).take(all.len() + 1).map(|m| m.id).collect();
         all.iter().any(|o| m.point.starts_with(&o.point) && !below.contains(&o.id))
     };
-    all.iter().filter(|m| m.point != point && m.point.starts_with(&point) && !is_hidden(m)).cloned().collect()
+    all.iter().filter(|m| m.point != point && m.point.starts_with(point) && !is_hidden(m)).cloned().collect()
 }
 
 /// Where these paths lead to: links in what exists of them are followed. A path that does not answer until `scope` ends
@@ -96,7 +111,10 @@ pub(crate) fn resolve(paths: Vec<PathBuf>, scope: &Scope) -> Vec<PathBuf> {
     };
     let given = paths.clone();
     let work = move || Ok(paths.iter().map(resolve).collect());
-    beside(scope, Box::new(work)).unwrap_or(given)
+    beside(scope, Box::new(work)).unwrap_or_else(|_| {
+        log::warn!("a path on which a disk is to be mounted does not answer: all are taken as they are written");
+        given
+    })
 }
 
 /// Whether the mount is of the disk at `node`.
@@ -106,15 +124,22 @@ pub(crate) fn is_of(root: &Root, mount: &Mount, node: &Path) -> bool {
 
 /// Opens the disk so that nobody else can mount it or make a file system on it. Who has it open for a moment is waited
 /// for.
-pub(crate) fn hold(node: &Path, scope: &Scope) -> Result<File, String> {
+pub(crate) fn hold(root: &Root, node: &Path, scope: &Scope) -> Result<File, String> {
     let flags = i32::try_from((OFlags::EXCL | OFlags::CLOEXEC).bits()).unwrap_or(0);
     let patience = scope.within(BUSY);
     loop {
-        match OpenOptions::new().read(true).custom_flags(flags).open(node) {
+        let path = node.to_owned();
+        let open = move || OpenOptions::new().read(true).custom_flags(flags).open(path);
+        match beside_told(scope, &format!("{} to be opened", node.display()), Box::new(open)) {
             Ok(file) => return Ok(file),
             Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
                 if patience.sleep(Duration::from_millis(50)).is_err() {
-                    return Err("somebody else has it (it is mounted, or part of an array or a mapping)".to_owned());
+                    let all = holders::holders(root, node, scope).unwrap_or_default();
+                    let who: Vec<String> = all.iter().map(Holder::to_string).collect();
+                    return Err(match who.is_empty() {
+                        true => "somebody else has it (it is mounted, or part of an array or a mapping)".to_owned(),
+                        false => format!("somebody else has it: {}", who.join("; ")),
+                    });
                 }
             }
             Err(e) => return Err(e.to_string()),
@@ -131,7 +156,12 @@ pub(crate) fn is_still(file: &File, node: &Path) -> bool {
 /// Makes the directory to mount on. One that is new is made so that nothing can be written into it while nothing is
 /// mounted: an application that starts without its disk fails instead of filling the root file system. What is odd
 /// about one that was there is returned.
-pub(crate) fn make_point(point: &Path) -> io::Result<Option<&'static str>> {
+pub(crate) fn make_point(point: &Path, scope: &Scope) -> io::Result<Option<&'static str>> {
+    let path = point.to_owned();
+    beside_told(scope, &format!("the directory {}", point.display()), Box::new(move || make_directory(&path)))
+}
+
+fn make_directory(point: &Path) -> io::Result<Option<&'static str>> {
     match point.metadata() {
         Ok(meta) if !meta.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
         Ok(_) => {
@@ -162,9 +192,10 @@ pub(crate) fn mount(node: &Path, point: &Path, fstype: &str, options: &str, scop
         _ => rest,
     };
     let data = CString::new(rest).map_err(|e| e.to_string())?;
+    let what = format!("{} to be mounted at {}", node.display(), point.display());
     let (node, point, fstype) = (node.to_owned(), point.to_owned(), fstype.to_owned());
     let work = move || Ok(rustix::mount::mount(&node, &point, fstype.as_str(), flags, Some(data.as_c_str()))?);
-    beside(scope, Box::new(work)).map_err(|e| match Errno::from_io_error(&e) {
+    beside_told(scope, &what, Box::new(work)).map_err(|e| match Errno::from_io_error(&e) {
         Some(Errno::NODEV) => "this kernel does not know the file system".to_owned(),
         Some(Errno::INVAL) => "the kernel takes neither the options nor the file system (see its log)".to_owned(),
         _ => e.to_string(),
@@ -172,8 +203,17 @@ pub(crate) fn mount(node: &Path, point: &Path, fstype: &str, options: &str, scop
 }
 
 /// Takes away what was just mounted at `point`.
-pub(crate) fn unmount(point: &Path) -> io::Result<()> {
-    Ok(rustix::mount::unmount(point, UnmountFlags::NOFOLLOW)?)
+pub(crate) fn unmount(point: &Path, scope: &Scope) -> io::Result<()> {
+    let path = point.to_owned();
+    let work = move || Ok(rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW)?);
+    beside_told(scope, &format!("{} to be unmounted", point.display()), Box::new(work))
+}
+
+/// How many bytes the disk at `node` has.
+pub(crate) fn size_of(node: &Path, scope: &Scope) -> io::Result<u64> {
+    let path = node.to_owned();
+    let work = move || File::open(path).and_then(|disk| Disk::size(&disk));
+    beside_told(scope, &format!("{} to be opened", node.display()), Box::new(work))
 }
 
 /// Sets owner, group and permissions of what is mounted at `point`.
@@ -183,16 +223,21 @@ pub(crate) fn set_owner(
     owner: Option<&str>,
     group: Option<&str>,
     mode: Option<u32>,
+    scope: &Scope,
 ) -> Result<(), String> {
     let (owner, group) = ids(root, owner, group)?;
-    let cannot = |e: Errno| io::Error::from(e).to_string();
-    if owner.is_some() || group.is_some() {
-        rustix::fs::chown(point, owner, group).map_err(cannot)?;
-    }
-    if let Some(mode) = mode {
-        rustix::fs::chmod(point, Mode::from_raw_mode(mode)).map_err(cannot)?;
-    }
-    Ok(())
+    let path = point.to_owned();
+    let work = move || {
+        if owner.is_some() || group.is_some() {
+            rustix::fs::chown(&path, owner, group)?;
+        }
+        if let Some(mode) = mode {
+            rustix::fs::chmod(&path, Mode::from_raw_mode(mode))?;
+        }
+        Ok(())
+    };
+    let what = format!("the owner of {} to be written", point.display());
+    beside_told(scope, &what, Box::new(work)).map_err(|e| e.to_string())
 }
 
 /// The numbers of an owner and a group.
@@ -216,12 +261,25 @@ fn id_of(root: &Root, table: &str, name: &str) -> Result<u32, String> {
     text.lines().find_map(id).ok_or_else(|| format!("{table} does not know {name}"))
 }
 
-/// Where a helper is, in the directories where such tools are: an early boot may have no PATH.
-pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+/// Where a helper is, in the directories where such tools are: an early boot may have no PATH. A directory that does not
+/// answer is passed over.
+pub(crate) fn tool(name: &str, scope: &Scope) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let always = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    let mut places = std::env::split_paths(&path).chain(always).map(|dir| dir.join(name));
-    places.find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+    let places: Vec<PathBuf> = std::env::split_paths(&path).chain(always).map(|dir| dir.join(name)).collect();
+    let is_tool = |file: &PathBuf| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
+    let all = places.clone();
+    let first = beside(&scope.within(LOOKED_UP), Box::new(move || Ok(all.into_iter().find(is_tool))));
+    first.unwrap_or_else(|_| {
+        // One of them keeps us. Which one?
+        places.into_iter().find(|file| {
+            let one = file.clone();
+            beside(&scope.within(LOOKED_UP), Box::new(move || Ok(is_tool(&one)))).unwrap_or_else(|_| {
+                log::warn!("{} does not answer: looking for {name} elsewhere", file.display());
+                false
+            })
+        })
+    })
 }
 
 #[cfg(test)]
@@ -267,7 +325,7 @@ mod tests {
     fn a_new_point_cannot_be_written_to() {
         let t = TestDir::new();
         let new = t.0.join("a/data");
-        assert_eq!(make_point(&new).unwrap(), None);
+        assert_eq!(make_directory(&new).unwrap(), None);
         let unseal = || {
             let dir = File::open(&new).unwrap();
             let flags = rustix::fs::ioctl_getflags(&dir).map(|f| f - IFlags::IMMUTABLE);
@@ -283,10 +341,10 @@ mod tests {
         // One that was there stays as it is.
         let old = t.0.join("old");
         std::fs::create_dir(&old).unwrap();
-        assert_eq!(make_point(&old).unwrap(), None);
+        assert_eq!(make_directory(&old).unwrap(), None);
         std::fs::write(old.join("x"), "").unwrap();
-        assert!(make_point(&old).unwrap().unwrap().contains("not empty"));
-        make_point(&old.join("x")).unwrap_err();
+        assert!(make_directory(&old).unwrap().unwrap().contains("not empty"));
+        make_directory(&old.join("x")).unwrap_err();
     }
 
     #[test]

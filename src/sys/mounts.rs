@@ -19,7 +19,8 @@ use rustix::mount::UnmountFlags;
 
 use super::disk_tree::{DiskTree, Number, parse_number};
 use super::holders::{self, Alone, Holder};
-use super::{Root, beside};
+use super::waiting::{self, Waiting};
+use super::{Root, beside_told, mounting};
 use crate::scope::Scope;
 
 /// One line of a mountinfo, see proc_pid_mountinfo(5).
@@ -67,7 +68,7 @@ impl Mount {
 }
 
 /// `\040` for a space and so on.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
@@ -155,52 +156,85 @@ impl fmt::Display for StillHeld {
 
 impl std::error::Error for StillHeld {}
 
-/// How long a disk may be busy for a moment (udev looks at it, a process is ending) before it counts as held.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Pauses between two tries: the first, and the longest. Each try looks through all processes.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// Unmounts what this run mounted from the disk at `node` (`before`: what was mounted when it began), last first, each
-/// written out before. `Ok`: nothing holds the disk any more, and we do: nobody mounts it again.
-pub(crate) fn unmount_all(root: &Root, node: &Path, before: &MountSet, scope: &Scope) -> Result<Alone, StillHeld> {
-    let mut cause = None;
-    let mut patience = None;
+/// written out before. Somebody who holds it is waited for until `scope` ends; `what` is the volume, for the log, which
+/// says who that is. `Ok`: nothing holds the disk any more, and we do: nobody mounts it again.
+pub(crate) fn unmount_all(
+    root: &Root,
+    node: &Path,
+    before: &MountSet,
+    what: &str,
+    scope: &Scope,
+) -> Result<Alone, StillHeld> {
+    let mut points = Vec::new();
+    let mut waiting = Waiting::begin(scope);
+    let mut pause = PAUSES.0;
+    let mut held = StillHeld { device: node.to_path_buf(), cause: None, holders: Vec::new() };
     loop {
         let mounted = mounts_of(root, node);
+        // What stands on one of them names it by its path, also when it is gone.
+        points.extend(mounted.iter().map(|m| m.point.clone()).filter(|p| !points.contains(p)).collect::<Vec<_>>());
         // With a mount that is not ours the disk stays, so nothing of it is taken away. That of `/` is nobody's to take:
         // the kernel would make it read-only.
-        if !mounted.iter().any(|m| before.0.contains(m) || m.is_root()) {
-            cause = None;
-            for mount in mounted.iter().rev() {
-                match unmount(mount, scope) {
-                    Ok(()) => {
-                        log::info!("unmounted {}", mount.point.display());
-                        patience = None;
-                    }
-                    // Busy, or a mount of ours below it is still to go: the next turn tells.
-                    Err(Failed::Busy) => {}
-                    Err(Failed::Other(text)) => {
-                        cause = cause.or(Some(format!("cannot unmount {}: {text}", mount.point.display())));
-                    }
+        let stays = mounted.iter().any(|m| before.0.contains(m) || m.is_root());
+        held.cause = None;
+        for mount in mounted.iter().rev().filter(|_| !stays) {
+            match unmount(mount, scope) {
+                Ok(()) => {
+                    log::info!("unmounted {}", mount.point.display());
+                    pause = PAUSES.0;
+                }
+                // Busy, or a mount of ours below it is still to go: the next turn tells.
+                Err(Failed::Busy) => {}
+                Err(Failed::Other(text)) => {
+                    let cause = format!("cannot unmount {}: {text}", mount.point.display());
+                    held.cause.get_or_insert(cause);
                 }
             }
         }
         // At once: an automount, or a unit that binds itself to its mount, would be as quick as they can.
-        let alone = Alone::take(node);
-        let holders = holders::others(root, node, alone.as_ref());
-        match alone {
-            Some(alone) if holders.is_empty() => return Ok(alone),
-            Some(alone) => alone.let_go(scope),
-            None => {}
+        let alone = Alone::take(node, scope).unwrap_or_else(|e| {
+            held.cause.get_or_insert(format!("it cannot be opened: {e}"));
+            None
+        });
+        match (holders::look(root, node, alone.as_ref(), &points, scope), alone) {
+            (Ok(holders), Some(alone)) if holders.is_empty() => return Ok(alone),
+            (look, alone) => {
+                if let Some(alone) = alone {
+                    alone.let_go(scope);
+                }
+                match look {
+                    Ok(holders) => held.holders = holders,
+                    Err(e) => drop(held.cause.get_or_insert(format!("who holds it cannot be told: {e}"))),
+                }
+            }
         }
-        // Counted from here: writing out is given all the time that there is.
-        if patience.get_or_insert_with(|| scope.within(PATIENCE)).sleep(Duration::from_millis(100)).is_err() {
-            return Err(StillHeld { device: node.to_path_buf(), cause, holders });
+        // Nobody is going to take away what is not ours.
+        if stays || scope.sleep(pause).is_err() {
+            return Err(held);
         }
+        // Who has it for a moment only (udev looks at it, a process is ending) is not worth a word; a mount that was busy a
+        // moment ago and is held by nobody any more neither.
+        let by_others = held.holders.iter().any(|h| !points.iter().any(|p| h.is_mount(p))) || held.cause.is_some();
+        let now = scope.clock.now();
+        let quick = pause == PAUSES.0 || !(by_others || waiting.silent_for(now).is_zero());
+        if !quick && waiting.is_due(&held.to_string(), now) {
+            log::warn!("{what}: {held}; trying until {}", waiting::until(scope));
+        }
+        pause = pause.mul_f64(1.25).min(PAUSES.1);
     }
 }
 
 /// Unmounts what is mounted at `point`, if it is of the disk at `node` and was mounted during this run; written out before.
 pub(crate) fn unmount_at(root: &Root, node: &Path, point: &Path, before: &MountSet, scope: &Scope) {
-    let Ok(point) = point.canonicalize() else { return };
+    let point = match mounting::real_path(point, scope) {
+        Ok(Some(point)) => point,
+        Ok(None) => return,
+        Err(e) => return log::warn!("cannot unmount {}: {e}", point.display()),
+    };
     let ours = |m: &Mount| m.point == point && !before.0.contains(m) && !m.is_root();
     for mount in mounts_of(root, node).into_iter().rev().filter(ours) {
         let why = match unmount(&mount, scope) {
@@ -215,21 +249,35 @@ pub(crate) fn unmount_at(root: &Root, node: &Path, point: &Path, before: &MountS
     }
 }
 
-/// Takes the mounts of the disk at `node` out of the tree, written out before. They live on, unseen, until the last
-/// process that uses them ends: what it writes after a detachment is lost. Only where somebody asked for it.
-pub(crate) fn unmount_lazily(root: &Root, node: &Path) -> io::Result<()> {
+/// Takes the mounts of the disk at `node` out of the tree, written out before if the disk takes it. They live on, unseen,
+/// until the last process that uses them ends: what it writes after a detachment is lost. Only where somebody asked for it.
+pub(crate) fn unmount_lazily(root: &Root, node: &Path, scope: &Scope) -> io::Result<()> {
     let mounted = mounts_of(root, node);
     if mounted.iter().any(Mount::is_root) {
         return Err(io::Error::other("it holds the root file system"));
     }
-    for mount in mounted.iter().rev() {
-        if let Ok(dir) = std::fs::File::open(&mount.point) {
-            rustix::fs::syncfs(&dir)?;
+    for (n, mount) in mounted.iter().enumerate().rev() {
+        // The later ones have some time too, and so has what follows.
+        let part = scope.within(scope.remaining() * 2 / 3 / u32::try_from(n + 1).unwrap_or(u32::MAX));
+        let path = mount.point.clone();
+        let work = move || Ok(rustix::fs::syncfs(std::fs::File::open(path)?)?);
+        if let Err(e) = beside_told(&part, &to_be_written(&mount.point), Box::new(work)) {
+            log::warn!("{}: its data is not written out: {e}", mount.point.display());
         }
-        rustix::mount::unmount(&mount.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
-        log::warn!("unmounted {} lazily", mount.point.display());
+        let path = mount.point.clone();
+        let work = move || Ok(rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?);
+        match beside_told(scope, &format!("{} to be unmounted", mount.point.display()), Box::new(work)) {
+            Ok(()) => log::warn!("unmounted {} lazily", mount.point.display()),
+            // Somebody else was quicker.
+            Err(_) if !mounts_of(root, node).iter().any(|m| m.id == mount.id) => {}
+            Err(e) => return Err(e),
+        }
     }
     Ok(())
+}
+
+fn to_be_written(point: &Path) -> String {
+    format!("the data of {} to be written out", point.display())
 }
 
 enum Failed {
@@ -240,7 +288,7 @@ enum Failed {
 fn unmount(mount: &Mount, scope: &Scope) -> Result<(), Failed> {
     let (point, id) = (mount.point.clone(), mount.id);
     let work = move || sync_and_unmount(&point, id).map_err(io::Error::from);
-    beside(scope, Box::new(work)).map_err(|e| match e.kind() {
+    beside_told(scope, &to_be_written(&mount.point), Box::new(work)).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => Failed::Busy,
         io::ErrorKind::TimedOut => Failed::Other("its data is still being written".to_owned()),
         _ => Failed::Other(e.to_string()),

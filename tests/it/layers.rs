@@ -140,3 +140,50 @@ fn volumes_and_snapshots_are_changed_in_one_place() {
         );
     }
 }
+
+/// What may come to a disk that never answers is in the list of `src/sys/mod.rs`, which says by what it is bounded.
+#[test]
+fn whatever_may_never_answer_is_in_the_list() {
+    // These touch only `/run`, `/dev`, `/proc` and `/sys`, or are in a process of their own.
+    let harmless =
+        ["sys/lock.rs", "sys/journal.rs", "sys/disk_tree.rs", "sys/mkfs.rs", "sys/mounted_at.rs", "sys/power.rs"];
+    let calls = [
+        "syncfs(",
+        "sync_all(",
+        "File::open(",
+        ".canonicalize()",
+        "fs::stat(",
+        "fs::open(",
+        "fs::chown(",
+        "mount::mount(",
+        "mount::unmount(",
+        "OpenOptions::new",
+        "read_dir(point",
+    ];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let doc = std::fs::read_to_string(src.join("sys/mod.rs")).unwrap();
+    let table: Vec<&str> = doc.lines().filter(|l| l.starts_with("//! |")).collect();
+    assert!(table.len() > 10, "no list in src/sys/mod.rs");
+    let mut named = 0;
+    for file in sources() {
+        let name = file.strip_prefix(&src).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let of_tests = name.contains("tests") || name.contains("properties");
+        let ours = (name.starts_with("sys/") || name.starts_with("apply/")) && !of_tests;
+        if !ours || harmless.contains(&name.as_str()) || !calls.iter().any(|c| text.contains(c)) {
+            continue;
+        }
+        let module = module(&file);
+        let last = format!("{}::", module.last().unwrap());
+        let path = format!("`{}", module[usize::from(module[0] == "sys")..].join("::"));
+        assert!(
+            table.iter().any(|l| l.contains(&path) || l.contains(&last)),
+            "{name} is not in the list of src/sys/mod.rs"
+        );
+        // Whoever has such a call waits for it only so long.
+        assert!(text.contains("beside"), "{name} waits for ever");
+        named += 1;
+    }
+    assert!(named >= 6, "only {named} files were found");
+}

@@ -128,7 +128,7 @@ fn a_volume_that_ec2_calls_busy_ends_with_exit_3() {
     let lab = Lab::new();
     let all = lab.pool_of(1);
     lab.server.world().hold(&all[0]);
-    let run = lab.run(&config(&p("/dev/xvdf", "exit 1")), once());
+    let run = lab.run(&config(&p("/dev/xvdf", "exit 1")), once().rate(20));
     run.ends(3, &[&format!("{} stays attached as /dev/xvdf: EC2 says busy", all[0])]);
     assert_eq!(lab.count("DetachVolume"), 1, "{run}");
 }

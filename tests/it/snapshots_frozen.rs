@@ -11,14 +11,14 @@ use crate::lab::{How, Lab, Running};
 use crate::loops::{Loop, lab, mounts, real_lab, run};
 use crate::snapshots::{made, started, text, x};
 
-const MOUNT: &str = r#"mount: { path: "/data" }"#;
+pub(crate) const MOUNT: &str = r#"mount: { path: "/data" }"#;
 
-fn data(lab: &Lab) -> PathBuf {
+pub(crate) fn data(lab: &Lab) -> PathBuf {
     lab.root(&lab.me).join("data")
 }
 
 /// Gives the mount point back to the test, which must be able to remove it.
-fn clean_up(lab: &Lab) {
+pub(crate) fn clean_up(lab: &Lab) {
     for point in mounts(&lab.dir).iter().rev() {
         let _ = Command::new("umount").arg(point).status();
     }
@@ -26,12 +26,17 @@ fn clean_up(lab: &Lab) {
 }
 
 /// A lab with volume 1 on a disk, and a daemon that has mounted it.
-fn running(snapshot: &str, how: How) -> Option<(Lab, Vec<Loop>, Running)> {
+pub(crate) fn running(snapshot: &str, how: How) -> Option<(Lab, Vec<Loop>, Running)> {
     let (lab, loops) = lab(1)?;
+    let running = running_in(&lab, snapshot, how);
+    Some((lab, loops, running))
+}
+
+/// The daemon alone.
+pub(crate) fn running_in(lab: &Lab, snapshot: &str, how: How) -> Running {
     lab.knobs(|k| k.snapshot_gap_ms = 0);
     let config = text(&x(1, &format!("{MOUNT}, {snapshot}"))).replace("printf last |", "true ||");
-    let running = started(&lab, &config, how);
-    Some((lab, loops, running))
+    started(lab, &config, how)
 }
 
 /// A process that writes into a file of what is mounted there, once.
@@ -53,7 +58,7 @@ pub(crate) fn until_it_has_written(lab: &Lab, mut child: Child) {
 }
 
 /// The guard of a daemon's freeze.
-fn guard_of(daemon: u32) -> Option<u32> {
+pub(crate) fn guard_of(daemon: u32) -> Option<u32> {
     let all = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap_or_default();
     let mut all: Vec<u32> = all.split_whitespace().filter_map(|p| p.parse().ok()).collect();
     // A thread other than the first has made it.

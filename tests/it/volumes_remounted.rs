@@ -70,7 +70,11 @@ fn data(lab: &Lab) -> PathBuf {
 }
 
 fn started(lab: &Lab) -> Running {
-    let running = lab.start(&x(r#", release: ["stopping"]"#, "true"), How::default());
+    started_as(lab, How::default())
+}
+
+fn started_as(lab: &Lab, how: How) -> Running {
+    let running = lab.start(&x(r#", release: ["stopping"]"#, "true"), how);
     running.says(lab, "watching for interruptions");
     lab.until("the last tags", || lab.tag_keys(&id(1)) == ["owner", "ts-used"]);
     running
@@ -135,25 +139,36 @@ fn where_a_disk_cannot_be_held_it_is_looked_at_and_its_holder_named() {
     run.ends(0, &[&format!("{} is released", id(1))]);
     lab.nothing_left(&run);
     clean_up(&lab);
-    let running = started(&lab);
-    slow_tags(&lab);
-    lab.server.reset_calls();
-    running.signal("TERM");
-    lab.until("the time of use", || lab.count("CreateTags") == 1);
-    let file = File::open(&disk.device).unwrap();
-    let run = running.wait(&lab);
-    drop(file);
-    run.ends(3, &["stays attached", &format!("process {} (", std::process::id())]);
-    assert_eq!(lab.count("DetachVolume"), 0, "{run}");
-    lab.has(&[(&id(1), "/dev/xvdf")], &run);
-    clean_up(&lab);
+    for remains in [false, true] {
+        let running = started_as(&lab, How::default().rate(5));
+        slow_tags(&lab);
+        lab.server.reset_calls();
+        running.signal("TERM");
+        lab.until("the time of use", || lab.count("CreateTags") == 1);
+        let file = File::open(&disk.device).unwrap();
+        running.says(&lab, &format!("process {} (", std::process::id()));
+        running.says(&lab, "; trying until ");
+        assert_eq!(lab.count("DetachVolume"), 0, "{}", running.log());
+        let file = Some(file).filter(|_| remains);
+        let run = running.wait(&lab);
+        drop(file);
+        clean_up(&lab);
+        if remains {
+            run.ends(3, &["stays attached", &format!("process {} (", std::process::id())]);
+            assert_eq!(lab.count("DetachVolume"), 0, "{run}");
+            lab.has(&[(&id(1), "/dev/xvdf")], &run);
+        } else {
+            run.ends(0, &[&format!("{} is released", id(1))]);
+            lab.nothing_left(&run);
+        }
+    }
 }
 
 #[test]
 fn who_comes_all_the_same_is_named_when_ec2_says_busy() {
     for remains in [true, false] {
         let Some((lab, disk)) = disk("nitro") else { return };
-        let running = started(&lab);
+        let running = started_as(&lab, How::default().rate(5));
         slow_tags(&lab);
         lab.server.world().hold(&id(1));
         lab.server.reset_calls();

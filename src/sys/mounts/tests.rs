@@ -52,7 +52,7 @@ fn what_was_mounted_before_the_run_is_not_touched() {
     t.file("sys/block/xvdf/dev", "202:80");
     t.file("proc/self/mountinfo", "40 22 202:80 / /data rw - ext4 /dev/xvdf rw\n");
     let node = t.file("dev/xvdf", "");
-    let held = unmount_all(&t.root(), &node, &MountSet::take(&t.root()), &scope(1)).unwrap_err();
+    let held = unmount_all(&t.root(), &node, &MountSet::take(&t.root()), "vol-1", &scope(1)).unwrap_err();
     assert_eq!(held.to_string(), format!("{} is still in use, held by mount: /data", node.display()));
 }
 
@@ -65,7 +65,7 @@ fn the_root_file_system_is_never_unmounted() {
         ["4000040 1 202:80 / / rw - ext4 /dev/xvdf rw", "4000041 4000040 202:80 /d /no/such rw - ext4 /dev/xvdf rw\n"];
     t.file("proc/self/mountinfo", &lines.join("\n"));
     let node = t.file("dev/xvdf", "");
-    let held = unmount_all(&t.root(), &node, &MountSet::default(), &scope(1)).unwrap_err();
+    let held = unmount_all(&t.root(), &node, &MountSet::default(), "vol-1", &scope(1)).unwrap_err();
     assert_eq!(held.cause, None, "nothing was tried");
     assert!(held.to_string().ends_with("held by mount: /; mount: /no/such"), "{held}");
 }
@@ -130,18 +130,18 @@ fn a_mounted_disk_is_written_out_and_unmounted_unless_it_is_held() {
     assert_eq!(mounts_of(&root, &disk.1).len(), 2);
 
     let open = fs::File::open(point.join("file")).unwrap();
-    let held = unmount_all(&root, &disk.1, &before, &scope(60)).unwrap_err().to_string();
+    let held = unmount_all(&root, &disk.1, &before, "vol-1", &scope(5)).unwrap_err().to_string();
     let me = format!("process {} (", std::process::id());
     assert!(held.contains(&me) && held.contains("data with space/file open"), "{held}");
     drop(open);
-    unmount_all(&root, &disk.1, &before, &scope(60)).unwrap();
+    unmount_all(&root, &disk.1, &before, "vol-1", &scope(60)).unwrap();
     assert_eq!(mounts_of(&root, &disk.1), []);
     // What was written is there.
     assert_eq!(fs::read(disk.mount("data with space").join("file")).unwrap(), b"data");
     // Something else over it: not ours to unmount.
     assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&point).status().unwrap().success());
-    let held = unmount_all(&root, &disk.1, &before, &scope(60)).unwrap_err().to_string();
+    let held = unmount_all(&root, &disk.1, &before, "vol-1", &scope(5)).unwrap_err().to_string();
     assert!(held.contains("tmpfs at"), "{held}");
     assert!(Command::new("umount").arg(&point).status().unwrap().success());
-    unmount_all(&root, &disk.1, &before, &scope(60)).unwrap();
+    unmount_all(&root, &disk.1, &before, "vol-1", &scope(60)).unwrap();
 }
