@@ -15,11 +15,14 @@ use super::{DomainRun, Shared, lock};
 use crate::aws::ec2::{Filter, Volume};
 use crate::aws::{ApiError, Lapsed, Still};
 use crate::clock::Tick;
+use crate::plan::tags;
 use crate::plan::unfinished::{Own, Verdict, judge};
 use crate::scope::Scope;
 
 /// What was known so long ago is looked at before the first try, too.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// A look that took longer is looked again, if there is time.
+const OLD: Duration = Duration::from_secs(2);
 /// When it is looked again after an answer that may be older than what was done last.
 const LOOKS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
@@ -52,7 +55,12 @@ impl Watch<'_> {
         }
         let me = self.shared.facts().instance_id.clone();
         for pause in LOOKS.into_iter().map(Some).chain([None]) {
+            let begun = clock.now();
             let read = self.shared.describe_all(self.ids, scope)?;
+            // An answer that took so long may be of before somebody came.
+            if clock.now().since(begun) > OLD && pause.is_some() {
+                continue;
+            }
             let of = |id: &&str| judge(self.own, id, read.iter().find(|v| v.id == **id), &me);
             let mut unclear = None;
             for verdict in self.ids.iter().map(of) {
@@ -96,11 +104,22 @@ impl DomainRun {
         still: &Still<'_>,
         scope: &Scope,
     ) -> Result<(), ApiError> {
-        if tags.is_empty() {
+        self.tag_all(&[id], tags, still, scope)
+    }
+
+    /// CreateTags: all of them, or none.
+    pub(super) fn tag_all(
+        &self,
+        ids: &[&str],
+        tags: &[(&str, &str)],
+        still: &Still<'_>,
+        scope: &Scope,
+    ) -> Result<(), ApiError> {
+        if tags.is_empty() || ids.is_empty() {
             return Ok(());
         }
-        self.note_tags(&[id], tags);
-        self.shared.aws.create_tags(scope, &[id], tags, still)
+        self.note_tags(ids, tags);
+        self.shared.aws.create_tags(scope, ids, tags, still)
     }
 
     /// CreateTags on a volume that is attached here, as was known at `known`.
@@ -131,12 +150,22 @@ impl DomainRun {
         self.shared.aws.delete_tags(scope, &[id], tags, still)
     }
 
-    /// DeleteVolume, each try of it only while `own` holds.
-    pub(super) fn delete_owned(&self, id: &str, own: Own<'_>, scope: &Scope) -> Result<(), ApiError> {
+    /// DeleteVolume, each try of it only while `own` holds and nothing has gone over into it (`marked`: others may have
+    /// seen it as data).
+    pub(super) fn delete_owned(&self, id: &str, own: Own<'_>, marked: bool, scope: &Scope) -> Result<(), ApiError> {
         let ids = [id];
         let watch = self.shared.watch(&ids, own, None);
+        let ask = |s: &Scope| {
+            watch.ask(s)?;
+            if !marked {
+                return Ok(());
+            }
+            let by = [Filter::exact(format!("tag:{}", tags::SUPERSEDED_BY), &[id])];
+            let old = self.shared.aws.describe_volumes(s, &by).map_err(Lapsed::Unknown)?;
+            old.first().map_or(Ok(()), |old| Err(Lapsed::Changed(format!("{} has become {id}", old.id))))
+        };
         self.note_call("delete_volume", json!({ "VolumeId": id }));
-        self.shared.aws.delete_volume(scope, id, &Still::while_(&|s| watch.ask(s)))
+        self.shared.aws.delete_volume(scope, id, &Still::while_(&ask))
     }
 
     /// DeleteSnapshot.

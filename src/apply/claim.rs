@@ -10,9 +10,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::hold::{Done, Hold, Origin, VolumeHold};
+use super::offered::Offer;
 use super::{DomainRun, Failure, lock};
-use crate::aws::Class;
 use crate::aws::ec2::{Filter, Volume};
+use crate::aws::{Class, Still};
+use crate::clock::Tick;
 use crate::config::VolumeDirective;
 use crate::plan::devices;
 use crate::plan::volumes::{Standing, standing};
@@ -23,6 +25,9 @@ use crate::sys::lock::DeviceNameLock;
 
 /// How many answers in a row without a volume are not believed, where a claim of it may have worked.
 const MISSED: u32 = 3;
+
+/// How long another daemon may take to choose a device name.
+const NAME_LOCK: Duration = Duration::from_secs(15);
 
 /// The name under which a claim won, and the disks that had names before it.
 pub(crate) type Won = (String, NameSnapshot);
@@ -48,7 +53,28 @@ enum Attempt {
 
 impl DomainRun {
     /// Claims `v` for the directive. The hold is pushed before the call, and dropped if the claim is lost.
-    pub(crate) fn claim(&self, d: &VolumeDirective, v: &Volume, origin: Origin, scope: &Scope) -> Claim {
+    /// `read`: when a pool's volume was read, so that a claim of it lapses where it is not offered any more.
+    pub(crate) fn claim(
+        &self,
+        d: &VolumeDirective,
+        v: &Volume,
+        origin: Origin,
+        read: Option<Tick>,
+        scope: &Scope,
+    ) -> Claim {
+        let offer = read.map(|at| Offer::new(self, v, at));
+        let ask = |scope: &Scope| offer.as_ref().map_or(Ok(()), |o| o.ask(scope));
+        let claim = self.try_claim(d, v, origin, &Still::while_(&ask), scope);
+        if let (Ok(Ok(_)), Some(offer)) = (&claim, &offer)
+            && let Some(why) = self.let_go_if_late(d, offer, scope)?
+        {
+            self.leave(&v.id, &d.path);
+            return Ok(Err(why));
+        }
+        claim
+    }
+
+    fn try_claim(&self, d: &VolumeDirective, v: &Volume, origin: Origin, still: &Still<'_>, scope: &Scope) -> Claim {
         // Somebody may be taking it away; if it is free then, or not, AttachVolume tells.
         self.enter(&v.id, &d.path, scope)?;
         // What `create` pushed already is only completed.
@@ -62,8 +88,8 @@ impl DomainRun {
             }));
         }
         let claim = match &d.device {
-            Some(device) => self.claim_as(d, v, device, scope),
-            None => self.claim_somewhere(d, v, scope),
+            Some(device) => self.claim_as(d, v, device, still, scope),
+            None => self.claim_somewhere(d, v, still, scope),
         };
         match claim {
             Ok(Ok(_)) => drop(lock(&self.shared.taken).insert(v.id.clone())),
@@ -78,12 +104,12 @@ impl DomainRun {
     }
 
     /// Under the name that the config asks for: if it is still cooling down from a detachment, that is waited for.
-    fn claim_as(&self, d: &VolumeDirective, v: &Volume, device: &str, scope: &Scope) -> Claim {
+    fn claim_as(&self, d: &VolumeDirective, v: &Volume, device: &str, still: &Still<'_>, scope: &Scope) -> Claim {
         let mut pause = Duration::from_millis(500);
         let mut said = false;
         loop {
             let before = NameSnapshot::take(&self.shared.root);
-            match self.attempt(d, v, device, scope)? {
+            match self.attempt(d, v, device, still, scope)? {
                 Attempt::Ours => return Ok(Ok((device.to_owned(), before))),
                 Attempt::Lost(why) => return Ok(Err(why)),
                 // What another domain's journal names is being put back.
@@ -110,10 +136,17 @@ impl DomainRun {
 
     /// Under a name of our choice: the first free one that EC2 takes. The lock keeps a second daemon of this instance
     /// from choosing the same.
-    fn claim_somewhere(&self, d: &VolumeDirective, v: &Volume, scope: &Scope) -> Claim {
+    fn claim_somewhere(&self, d: &VolumeDirective, v: &Volume, still: &Still<'_>, scope: &Scope) -> Claim {
         let root = &self.shared.root;
-        let _lock = DeviceNameLock::acquire(root, scope)
-            .map_err(|e| Failure::new(format!("cannot choose a device name: {e}")))?;
+        let _lock = match DeviceNameLock::acquire(root, &scope.within(NAME_LOCK)) {
+            Ok(lock) => Some(lock),
+            // EC2 decides between two that choose the same name.
+            Err(_) if scope.check().is_ok() => {
+                log::info!("{}: another daemon chooses a device name for long: going on beside it", d.path);
+                None
+            }
+            Err(e) => return Err(Failure::new(format!("cannot choose a device name: {e}"))),
+        };
         let mut names = DeviceNames::read(root);
         let mut used: Vec<String> = names_in_use(root).iter().map(|n| format!("/dev/{n}")).collect();
         for a in self.names_here(scope)? {
@@ -127,7 +160,7 @@ impl DomainRun {
         for device in devices::free_names(&used, names.list()) {
             let before = NameSnapshot::take(root);
             self.with_volume(&d.path, |h| h.device.clone_from(&device));
-            let attempt = self.attempt(d, v, &device, scope);
+            let attempt = self.attempt(d, v, &device, still, scope);
             if let Ok(Attempt::Ours | Attempt::NameTaken(_)) = attempt {
                 names.mark(&device, !matches!(attempt, Ok(Attempt::Ours)));
             }
@@ -181,7 +214,14 @@ impl DomainRun {
         Ok(here.map(|h| (h.device, h.volume_id)).collect())
     }
 
-    fn attempt(&self, d: &VolumeDirective, v: &Volume, device: &str, scope: &Scope) -> Result<Attempt, Failure> {
+    fn attempt(
+        &self,
+        d: &VolumeDirective,
+        v: &Volume,
+        device: &str,
+        still: &Still<'_>,
+        scope: &Scope,
+    ) -> Result<Attempt, Failure> {
         let facts = self.shared.facts();
         let me = facts.instance_id.as_str();
         let what = format!("attach {} to {me} as {device}", v.id);
@@ -193,7 +233,7 @@ impl DomainRun {
         loop {
             scope.check().map_err(|h| Failure::halted(format!("cannot {what}"), h))?;
             self.with_volume(&d.path, |h| h.attached = Done::Maybe);
-            let error = match self.shared.aws.attach_volume(scope, &v.id, me, device) {
+            let error = match self.shared.aws.attach_volume(scope, &v.id, me, device, still) {
                 Ok(()) => {
                     self.with_volume(&d.path, |h| h.attached = Done::Yes);
                     return Ok(Attempt::Ours);
@@ -229,6 +269,14 @@ impl DomainRun {
                     self.refused(d, unsure);
                     return Ok(Attempt::Lost(format!("it is not to be had here: {error}")));
                 }
+                Class::Lapsed => {
+                    unsure |= error.may_have_worked();
+                    if unsure && let Some(end) = self.look(d, v, device, true, scope)? {
+                        return Ok(end);
+                    }
+                    self.lost(d, &v.id);
+                    return Ok(Attempt::Lost(error.to_string()));
+                }
                 // What we made a moment ago may not be known everywhere yet.
                 Class::Gone | Class::Conflict | Class::Ambiguous => {
                     unsure |= error.class() == Class::Ambiguous;
@@ -255,6 +303,14 @@ impl DomainRun {
         if !unsure {
             self.with_volume(&d.path, |h| h.attached = Done::No);
         }
+    }
+
+    /// The volume is another's, or nobody's; what was asked for may still be carried out when it is free again.
+    fn lost(&self, d: &VolumeDirective, id: &str) {
+        let mut hold = None;
+        self.with_volume(&d.path, |h| hold = Some(h.clone()));
+        hold.iter().for_each(|h| self.may_come_late(h, id));
+        self.refused(d, false);
     }
 
     /// Whether an AttachVolume of this directive may have worked.
@@ -311,7 +367,7 @@ impl DomainRun {
                     return Ok(Some(Attempt::Lost(format!("it was attached here as {at} by somebody else"))));
                 }
                 Standing::Absent(why) => {
-                    self.refused(d, false);
+                    self.lost(d, &v.id);
                     return Ok(Some(Attempt::Lost(why)));
                 }
                 Standing::Free => return Ok(None),

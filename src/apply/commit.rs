@@ -6,55 +6,77 @@
 
 use super::hold::{Committed, Hold, MoveHold, Origin, VolumeHold};
 use super::{DomainRun, Failure, lock};
-use crate::aws::Class;
+use crate::aws::{ApiError, Class, Lapsed, Still};
 use crate::plan::tags;
+use crate::plan::unfinished::Own;
 use crate::scope::Scope;
 
 impl DomainRun {
-    /// Marks the volumes that this run made as data; beside the records, the last step before the commit. The failures,
-    /// by directive: what is not marked is not committed.
+    /// Marks the volumes that this run made as data: the last step before the commit, in one call for all of them. The
+    /// failures, by directive: what is not marked is not committed.
     pub(super) fn mark_committed(&self, scope: &Scope) -> Vec<(String, Failure)> {
-        let made: Vec<VolumeHold> = lock(&self.ledger)
-            .held
-            .iter()
-            .filter_map(|h| match h {
-                Hold::Volume(v) if v.origin != Origin::Claimed && v.volume_id.is_some() => Some(v.clone()),
-                _ => None,
-            })
-            .collect();
-        let mark = |v: &VolumeHold| Some((v.key.clone(), self.mark_one(v, scope).err()?));
-        made.iter().filter_map(mark).collect()
-    }
-
-    /// Whether this run made a volume that is to be marked.
-    pub(super) fn has_made(&self) -> bool {
-        lock(&self.ledger).held.iter().any(|h| matches!(h, Hold::Volume(v) if v.origin != Origin::Claimed))
-    }
-
-    fn mark_one(&self, v: &VolumeHold, scope: &Scope) -> Result<(), Failure> {
-        let (Some(id), Some(d)) = (&v.volume_id, self.config.volumes.iter().find(|d| d.path == v.key)) else {
-            return Ok(());
+        let is_made = |h: &Hold| match h {
+            Hold::Volume(v) if v.origin != Origin::Claimed => Some((v.volume_id.clone()?, v.clone())),
+            _ => None,
         };
-        // The commands may have taken long: only one of the two may become what the line goes on with.
+        let made: Vec<(String, VolumeHold)> = lock(&self.ledger).held.iter().filter_map(is_made).collect();
+        let (mut ready, mut failed) = (Vec::new(), Vec::new());
+        for (id, v) in made {
+            match self.may_be_marked(&id, &v, scope) {
+                Ok(()) => ready.push((id, v)),
+                Err(f) => failed.push((v.key, f)),
+            }
+        }
+        if let Err(f) = self.mark_all(&ready, scope) {
+            failed.extend(ready.into_iter().map(|(_, v)| (v.key, f.clone())));
+        }
+        failed
+    }
+
+    /// The commands may have taken long: only one of a copy and what it is a copy of may become what the line goes on with.
+    fn may_be_marked(&self, id: &str, v: &VolumeHold, scope: &Scope) -> Result<(), Failure> {
+        let Some(d) = self.config.volumes.iter().find(|d| d.path == v.key) else { return Ok(()) };
         let lost = match v.origin {
             Origin::Adopted if self.move_of(d).is_none() => self.original_in_use(id, scope)?,
             _ => self.is_move_lost_to_another(d, Some(id), scope)?,
         };
-        if let Some(why) = lost {
-            return Err(Failure::new(format!("the copy {id} cannot take the place of what it is a copy of: {why}")));
+        let Some(why) = lost else { return Ok(()) };
+        Err(Failure::new(format!("the copy {id} cannot take the place of what it is a copy of: {why}")))
+    }
+
+    fn mark_all(&self, made: &[(String, VolumeHold)], scope: &Scope) -> Result<(), Failure> {
+        let ids: Vec<&str> = made.iter().map(|(id, _)| id.as_str()).collect();
+        if ids.is_empty() {
+            return Ok(());
         }
-        self.with_volume(&v.key, |h| h.marked = true);
-        let (now, me, member) = (self.shared.time_tag(), self.shared.facts().instance_id.clone(), self.member(d));
-        let mut pairs = vec![(tags::TS_USED, now.as_str()), (tags::OWNER, &me), (tags::TS_CREATED, &now)];
-        pairs.extend(member.as_deref().map(|m| (tags::MEMBER, m)));
-        self.tag_attached(id, &pairs, self.shared.clock.now(), scope).map_err(|e| {
+        let failed = |e: &ApiError| match e.class() {
+            Class::Lapsed => Failure::new(format!("cannot commit {}: {e}", ids.join(", "))),
+            _ => Failure::api(&format!("mark {} as data that other instances may use", ids.join(", ")), e),
+        };
+        let (now, me, known) =
+            (self.shared.time_tag(), self.shared.facts().instance_id.clone(), self.shared.clock.now());
+        let member = |v: &VolumeHold| self.config.volumes.iter().find(|d| d.path == v.key).and_then(|d| self.member(d));
+        let mut of_all = vec![(tags::TS_USED, now.as_str()), (tags::OWNER, &me), (tags::TS_CREATED, &now)];
+        let members: Vec<Option<String>> = made.iter().map(|(_, v)| member(v)).collect();
+        if let [Some(only)] = members.as_slice() {
+            of_all.push((tags::MEMBER, only));
+        } else {
+            for (id, member) in ids.iter().zip(&members) {
+                let Some(member) = member else { continue };
+                self.tag_attached(id, &[(tags::MEMBER, member)], known, scope).map_err(|e| failed(&e))?;
+            }
+        }
+        made.iter().for_each(|(_, v)| self.with_volume(&v.key, |h| h.marked = true));
+        let watch = self.shared.watch(&ids, Own::Attached, None);
+        let ask = |s: &Scope| {
+            watch.ask(s)?;
+            made.iter().try_for_each(|(id, v)| self.may_be_marked(id, v, s)).map_err(|f| Lapsed::Changed(f.text))
+        };
+        self.tag_all(&ids, &of_all, &Still::again(&ask), scope).map_err(|e| {
             if !e.may_have_worked() {
-                self.with_volume(&v.key, |h| h.marked = v.marked);
+                made.iter().for_each(|(_, v)| self.with_volume(&v.key, |h| h.marked = v.marked));
             }
-            match e.class() {
-                Class::Lapsed => Failure::new(format!("cannot commit {id}: {e}")),
-                _ => Failure::api(&format!("mark {id} as data that other instances may use"), &e),
-            }
+            failed(&e)
         })
     }
 

@@ -92,7 +92,7 @@ impl DomainRun {
                     }
                     let mut origin = Origin::Created;
                     self.with_volume(&d.path, |h| origin = h.origin);
-                    return match self.claim(d, &v, origin, scope)? {
+                    return match self.claim(d, &v, origin, None, scope)? {
                         Ok(device) => Ok(self.finish_claim(d, &v, source, &device, scope)?),
                         // Another instance took what we made: it is not ours to delete.
                         Err(lost) => {
@@ -115,6 +115,9 @@ impl DomainRun {
         read: &[Volume],
         scope: &Scope,
     ) -> Result<Made, Failure> {
+        if self.is_being_deleted(token) {
+            return Ok(Made::Burnt(format!("what was made with the client token {token} is being deleted")));
+        }
         let params = create::request(d, &self.config.name, &self.shared.facts(), base, token);
         let what = base.map_or("create a volume".to_owned(), |b| format!("create a volume from {}", b.snapshot));
         self.push(Hold::Volume(VolumeHold {
@@ -259,10 +262,18 @@ impl DomainRun {
         }
     }
 
+    /// Whether an earlier run has sent DeleteVolume for what it made with `token`: it may be carried out at any time.
+    fn is_being_deleted(&self, token: &str) -> bool {
+        let l = lock(&self.ledger);
+        let is_it =
+            |h: &Hold| matches!(h, Hold::Volume(v) if v.deleting.is_some() && v.token.as_deref() == Some(token));
+        l.inherited.iter().chain(&l.left).any(is_it)
+    }
+
     /// Deletes what this instance made with `token` and never attached.
     fn delete_made(&self, id: &str, token: &str, scope: &Scope) -> Result<(), Failure> {
         let own = Own::Unfinished { owner: &self.shared.facts().instance_id, token, used: None };
-        self.delete(id, false, own, scope).map_err(Failure::new)
+        self.delete(id, false, own, false, scope).map_err(Failure::new)
     }
 
     /// Whether the directive's own volume that is attached here as `at` is where the directive wants it.

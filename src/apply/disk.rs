@@ -21,6 +21,8 @@ use crate::sys::mounts::StillHeld;
 const LATE: Duration = Duration::from_secs(3);
 /// How long a disk may take to answer until it is looked whether a better one is there: this one may be dead.
 const SILENT: Duration = Duration::from_secs(60);
+/// How often it is asked whether a volume still is attached whose disk does not come.
+const ATTACHED: Duration = Duration::from_secs(15);
 
 /// A disk from which everything is unmounted, before it is detached.
 #[derive(Debug, Default)]
@@ -72,6 +74,8 @@ impl DomainRun {
         let serials = self.has_serials();
         let mut pace = Pace::start(root, scope);
         let mut attached = false;
+        // How often in a row EC2 has not shown an attachment that it had shown.
+        let mut gone = 0u32;
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);
         let mut missing = "no disk with its serial appeared".to_owned();
@@ -97,10 +101,18 @@ impl DomainRun {
             }
             let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
             scope.check().map_err(late)?;
-            if clock.now() >= ask_at && !attached {
+            if clock.now() >= ask_at {
                 // The end of the scope may well come while EC2 is asked: what is waited for is the disk all the same.
-                attached = self.still_attached(id, device, scope).map_err(|f| f.halt.map_or(f, late))?;
-                ask_at = clock.now().after(pause);
+                let before = std::mem::replace(
+                    &mut attached,
+                    self.still_attached(id, device, scope).map_err(|f| f.halt.map_or(f, late))?,
+                );
+                // Twice, since one answer may be older than that before it.
+                gone = if before || gone > 0 { (gone + 1) * u32::from(!attached) } else { 0 };
+                if gone == 2 {
+                    return Err(Failure::new(format!("{id} was attached as {device} and is not any more")));
+                }
+                ask_at = clock.now().after(if attached { ATTACHED } else { pause });
                 pause = (pause * 2).min(Duration::from_secs(8));
             }
             pace.wait(scope).map_err(late)?;

@@ -18,13 +18,14 @@ impl DomainRun {
         &self,
         d: &VolumeDirective,
         read: &[Volume],
+        waited: bool,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let Some(id) = d.volume_id.clone() else {
             return Err(Failure::new("source x without volume-id").into());
         };
         let mut seen = read.iter().find(|v| v.id == id).cloned();
-        let mut wait = Wait::new(self, d, false);
+        let mut wait = Wait::new(self, d, false, waited);
         let (mut said, mut warned) = (false, false);
         let mut pause = Duration::from_millis(500);
         let mut looked = false;
@@ -70,7 +71,7 @@ impl DomainRun {
                     let found = Found { volume_id: id.clone(), device, source: Source::Existing };
                     return Ok(self.use_found(d, &found, std::slice::from_ref(&v), scope)?);
                 }
-                Standing::Free => match self.claim(d, &v, Origin::Claimed, scope)? {
+                Standing::Free => match self.claim(d, &v, Origin::Claimed, None, scope)? {
                     Ok(device) => return Ok(self.finish_claim(d, &v, Source::Existing, &device, scope)?),
                     Err(lost) => {
                         log::info!("{}: {id}: {lost}", d.path);

@@ -101,6 +101,10 @@ pub(crate) struct VolumeHold {
     /// It may say `user:ec2fd.ts-created`: to others it is committed then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) marked: bool,
+    /// DeleteVolume was sent, and may be carried out late: nobody goes on with it. With the time of use that its roll-back
+    /// wrote, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deleting: Option<Option<String>>,
     /// `mkfs` was begun on it, on a disk that was proven blank, and has not ended well.
     #[serde(default)]
     pub(crate) formatting: bool,

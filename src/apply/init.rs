@@ -1,12 +1,12 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
 use super::mount::Mounted;
 use super::record_read::Read;
 use super::volume::Acquired;
-use super::{DomainRun, Failure, lock};
+use super::{DomainRun, Failure};
 use crate::aws::ec2::Volume;
 use crate::config::{AddressDirective, RecordDirective, VolumeDirective};
 use crate::parallel;
@@ -97,11 +97,13 @@ impl DomainRun {
         problems.left.extend(of_address.left);
         if let Some(reads) = records.filter(|_| problems.critical.is_none()) {
             self.records(reads, scope, undo, &mut problems);
-        } else if problems.critical.is_none() {
-            self.judge_marks(self.mark_committed(scope), undo, &mut problems);
         }
         if problems.critical.is_none() {
             problems.critical = self.may_commit(scope).err();
+        }
+        // Last of all: others take it for data from then on, so nothing may fail after it.
+        if problems.critical.is_none() {
+            self.judge_marks(self.mark_committed(scope), undo, &mut problems);
         }
         match problems.critical.take() {
             Some((path, f)) => problems.critical = Some((path, self.fails_its_group(f))),
@@ -242,20 +244,8 @@ impl DomainRun {
         undo: &(dyn Fn() -> Scope + Sync),
         problems: &mut Problems,
     ) {
-        let mut wanted = Some(self.config.records.iter().zip(reads).collect::<Vec<(&RecordDirective, _)>>());
-        // What was made is marked beside that: its commands have ended, and nobody else can have it as long as it is here.
-        let (mut written, mut marks) = (Vec::new(), Vec::new());
-        let wanted = Mutex::new(&mut wanted);
-        for end in parallel::map(1 + usize::from(self.has_made()), |i| match i {
-            0 => Ok(lock(&wanted).take().map_or_else(Vec::new, |wanted| self.write_records(wanted, scope))),
-            _ => Err(self.mark_committed(scope)),
-        }) {
-            match end {
-                Ok(ends) => written = ends,
-                Err(ends) => marks = ends,
-            }
-        }
-        self.judge_marks(marks, undo, problems);
+        let wanted = self.config.records.iter().zip(reads).collect::<Vec<(&RecordDirective, _)>>();
+        let written = self.write_records(wanted, scope);
         for (d, end) in self.config.records.iter().zip(written) {
             let Err(f) = end else { continue };
             if d.critical || matches!(f.halt, Some(Halt::Stopped(_))) {

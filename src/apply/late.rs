@@ -83,6 +83,18 @@ impl DomainRun {
         };
         match now.map(|now| standing(&now, &facts.instance_id, &facts.zone)) {
             Some(Standing::Here(at)) if v.is_at(&at) => {
+                // Another daemon of this instance may have come to use it.
+                let _taking = match self.take(id, &v.key, scope) {
+                    Ok(Ok(taking)) => taking,
+                    Ok(Err(other)) => {
+                        log::info!("{id} was attached as {at} after its claim had been given up, and stays: {other}");
+                        return true;
+                    }
+                    Err(why) => {
+                        log::debug!("{why}");
+                        return false;
+                    }
+                };
                 log::warn!("{id} was attached as {at} after its claim had been given up: detaching it");
                 let vacated = self.let_go(v, id, scope);
                 match vacated.and_then(|vacated| self.detach(v, id, vacated, scope)) {

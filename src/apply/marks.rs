@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::hold::{Done, Hold, MoveHold, VolumeHold};
 use super::settle::left_behind;
+use super::volume::SECOND_LOOK;
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::{Filter, Snapshot, Volume};
 use crate::config::{Source, VolumeDirective};
@@ -35,7 +36,8 @@ impl DomainRun {
             log::info!("{}: a copy of {} that {:?} left", copy.id, v.id, copy.tag(tags::OWNER).unwrap_or_default());
             let (owner, token) =
                 (copy.tag(tags::OWNER).unwrap_or_default(), copy.tag(tags::IN_TRANSIT).unwrap_or_default());
-            if let Err(what) = self.delete(&copy.id, false, Own::Unfinished { owner, token, used: None }, scope) {
+            let own = Own::Unfinished { owner, token, used: None };
+            if let Err(what) = self.delete(&copy.id, false, own, false, scope) {
                 log::warn!("{what}");
             }
         }
@@ -118,7 +120,7 @@ impl DomainRun {
         }
         let failed = |e| Failure::api("look for snapshots that were made to move volumes", &e);
         for s in aws.describe_snapshots(scope, &[domain, marked]).map_err(failed)? {
-            let Some(token) = s.tag(tags::MOVING).filter(|token| !self.is_known(token)) else { continue };
+            let Some(token) = s.tag(tags::MOVING).filter(|t| moves::is_token(t) && !self.is_known(t)) else { continue };
             let old = self.describe(scope, &s.volume_id)?;
             if s.tag(tags::OWNER) != Some(&me) && !self.is_of_no_move(&s, token, old.as_ref()) {
                 continue;
@@ -140,9 +142,18 @@ impl DomainRun {
         }
         self.clean_up_after_others(old, all, &BTreeSet::new(), scope);
         for copy in self.copies_of(&m.lineage, scope)?.iter().filter(|c| is_given_up(c, m)) {
-            self.give_copy_up(copy, scope).map_err(Failure::new)?;
+            self.give_copy_up(copy, moves::lineage(copy), scope).map_err(Failure::new)?;
         }
         self.unmark(old, &m.token, scope)
+    }
+
+    /// The volume has become the committed `copy`: what other movers made of it and did not commit is nothing any more. One
+    /// that is at work finds that out before its commit.
+    pub(super) fn end_other_copies(&self, m: &MoveHold, copy: &str, scope: &Scope) -> Result<(), Failure> {
+        for other in self.copies_of(&m.lineage, scope)?.iter().filter(|c| c.id != copy && is_given_up(c, m)) {
+            self.give_copy_up(other, copy, scope).map_err(Failure::new)?;
+        }
+        Ok(())
     }
 
     /// Whether another instance's snapshot is of a move that is over: its volume has no mark of it, and it is not so new
@@ -230,7 +241,18 @@ impl DomainRun {
         };
         let mut orphans = Vec::new();
         for v in all.iter().filter(may_be) {
-            let gone = self.originals(v, scope)?.is_empty();
+            let line = self.copies_of(moves::lineage(v), scope)?;
+            let passed = |o: &Volume| moves::stands(o) && moves::generation(o) >= moves::generation(v);
+            if line.iter().any(passed) {
+                continue;
+            }
+            let gone = self.originals(v, scope)?.is_empty() && {
+                // One answer proves nothing.
+                scope
+                    .sleep(SECOND_LOOK)
+                    .map_err(|h| Failure::halted(format!("cannot tell what {} is a copy of", v.id), h))?;
+                self.originals(v, scope)?.is_empty()
+            };
             if gone {
                 log::warn!("{}: a copy that no run finished, of a volume that does not exist any more: using it", v.id);
             }

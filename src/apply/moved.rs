@@ -48,10 +48,27 @@ impl DomainRun {
             };
             self.tag(old, &[(tags::SUPERSEDED_BY, copy)], &Still::again(&ask), scope)
                 .map_err(|e| Failure::api(&format!("mark {old} as superseded"), &e))?;
+            if !self.has_committed(copy) && !self.counts(copy, scope)? {
+                self.untag(old, &[(tags::SUPERSEDED_BY, Some(copy))], &Still::always(), scope)
+                    .map_err(|e| Failure::api(&format!("take off {old} that it is superseded"), &e))?;
+                return Err(Failure::new(format!("{copy} is not committed any more: its mover puts it back")));
+            }
             log::info!("{old} is superseded by {copy}, and kept: delete it when you do not need it any more");
             self.unmark(now, &m.token, scope)?;
         }
+        self.end_other_copies(m, copy, scope)?;
         self.delete_move_snapshots(m, now.as_ref(), scope)
+    }
+
+    fn has_committed(&self, copy: &str) -> bool {
+        let l = lock(&self.ledger);
+        l.committed.iter().chain(&l.to_tidy).any(|c| c.volume_id == copy)
+    }
+
+    /// Whether another instance's copy still counts. Its roll-back may have begun after it was seen to be committed, and
+    /// looks for what it supersedes before it deletes it.
+    fn counts(&self, copy: &str, scope: &Scope) -> Result<bool, Failure> {
+        Ok(self.describe(scope, copy)?.is_some_and(|v| moves::stands(&v)))
     }
 
     /// Takes the mark off, if it is still the one of this move.
@@ -176,9 +193,8 @@ impl DomainRun {
         });
     }
 
-    /// A copy that a run used and did not commit: what it is a copy of is the data. It is kept, and never offered.
-    pub(super) fn give_copy_up(&self, copy: &Volume, scope: &Scope) -> Result<(), String> {
-        let by = moves::lineage(copy);
+    /// A copy that no run has committed: `by` is the data. It is kept, and never offered.
+    pub(super) fn give_copy_up(&self, copy: &Volume, by: &str, scope: &Scope) -> Result<(), String> {
         log::warn!(
             "{}, a copy that no run finished, is kept and not used: delete it if its data is not needed",
             copy.id

@@ -26,7 +26,7 @@ use crate::plan::volumes::spread;
 use crate::scope::Scope;
 
 /// How long a rival that read the volume before it was marked may take to claim or to mark it, and a read to know.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(super) const SETTLE: Duration = Duration::from_secs(3);
 /// How often, and after how long, the volume is looked at again where its mark is not to be seen.
 const LATE_READS: u32 = 5;
 const LATE_READ: Duration = Duration::from_secs(2);
@@ -358,7 +358,7 @@ impl DomainRun {
     /// some of them.
     pub(super) fn find_move_snapshots(&self, m: &MoveHold, scope: &Scope) -> Result<Vec<Snapshot>, Failure> {
         let mut pause = Duration::from_millis(500);
-        let rounds = if m.snapshot == Done::No { 0 } else { 4 };
+        let rounds = if m.snapshot == Done::No { 0 } else { 7 };
         for _ in 0..rounds {
             let found = self.snapshots_by(&format!("tag:{}", tags::MOVING), &m.token, scope)?;
             if !found.is_empty() {
@@ -367,7 +367,7 @@ impl DomainRun {
             if scope.sleep(pause).is_err() {
                 break;
             }
-            pause *= 2;
+            pause = (pause * 2).min(Duration::from_secs(8));
         }
         Ok(Vec::new())
     }

@@ -24,11 +24,12 @@ const LOSSES_BEFORE_REREAD: usize = 3;
 const LONGEST_MEMBER: usize = 250;
 
 impl DomainRun {
-    /// Source `p`.
+    /// Source `p`. `waited`: it was waited for before, and this is a second look.
     pub(super) fn source_pool(
         &self,
         d: &VolumeDirective,
         read: &Reading,
+        waited: bool,
         scope: &Scope,
     ) -> Result<Acquired, SourceEnd> {
         let Some(pool) = d.pool_name.as_deref() else {
@@ -36,7 +37,7 @@ impl DomainRun {
         };
         let (mut reading, mut again) = (read.clone(), false);
         let (mut gone, mut asked) = (BTreeSet::new(), None);
-        let mut wait = Wait::new(self, d, true);
+        let mut wait = Wait::new(self, d, true, waited);
         let mut said = false;
         let mut looked_for_orphans = false;
         let mut losses_ever = 0u32;
@@ -89,7 +90,7 @@ impl DomainRun {
                     lock(&self.shared.taken).remove(id);
                     continue;
                 }
-                match self.claim(d, v, Origin::Claimed, scope) {
+                match self.claim(d, v, Origin::Claimed, Some(reading.at), scope) {
                     Ok(Ok(device)) => return Ok(self.finish_claim(d, v, Source::Pool, &device, scope)?),
                     Ok(Err(lost)) => {
                         lock(&self.shared.taken).remove(id);

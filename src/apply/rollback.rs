@@ -18,8 +18,10 @@ use crate::sys::mounts::{self, MountSet};
 
 /// How long EC2 may say that a disk is busy which we have let go of.
 const BUSY: Duration = Duration::from_secs(5);
-/// How often EC2 is asked again to delete a volume that it did not find, but may have made a moment ago.
-const UNSEEN_ROUNDS: u32 = 4;
+/// How long EC2 may not find a volume that it has made a moment ago.
+const UNSEEN: Duration = Duration::from_secs(30);
+/// After how many looks at a volume that stays attached it is asked again to detach it.
+const ASK_AGAIN: u32 = 5;
 
 impl DomainRun {
     /// Rolls back the holds of one directive, or all. What could not be put back, in words; empty if all was.
@@ -38,9 +40,9 @@ impl DomainRun {
         let address = holds.iter().any(|h| matches!(h, Hold::Address(_)));
         let for_volumes = &if address { scope.within(scope.remaining() * 7 / 8) } else { scope.clone() };
         let for_records = if volumes { scope.within(scope.remaining() / 2) } else { scope.clone() };
-        for hold in holds {
+        for mut hold in holds {
             // `false`: it is needed still, by another domain or by the next run.
-            let outcome = match &hold {
+            let outcome = match &mut hold {
                 Hold::Record(r) => {
                     self.forget_written(r);
                     self.restore_record(r, &for_records).map(|()| true)
@@ -81,7 +83,7 @@ impl DomainRun {
     }
 
     /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.
-    fn release_volume(&self, v: &VolumeHold, scope: &Scope) -> Result<bool, String> {
+    fn release_volume(&self, v: &mut VolumeHold, scope: &Scope) -> Result<bool, String> {
         // What still writes tags must not do so after they are taken off.
         let tagging = {
             let mut all = super::lock(&self.tagging);
@@ -122,9 +124,11 @@ impl DomainRun {
         }
         match v.origin {
             Origin::Created => {
-                let (me, token) = (&self.shared.facts().instance_id, v.token.as_deref().unwrap_or_default());
+                let (me, token) = (&self.shared.facts().instance_id, v.token.clone().unwrap_or_default());
+                let token = token.as_str();
                 let own = Own::Unfinished { owner: me, token, used: used.as_deref() };
-                self.delete(&id, !v.seen, own, scope).map(|()| true)
+                self.will_delete(v, used.as_ref());
+                self.delete(&id, !v.seen, own, v.marked, scope).map(|()| true)
             }
             Origin::Claimed => Ok(true),
             Origin::Adopted => {
@@ -135,6 +139,18 @@ impl DomainRun {
         }
     }
 
+    /// Notes that DeleteVolume is sent from here on.
+    fn will_delete(&self, v: &mut VolumeHold, used: Option<&String>) {
+        let before = Hold::Volume(v.clone());
+        v.deleting = Some(used.cloned());
+        let now = Hold::Volume(v.clone());
+        self.ledger(|l| {
+            for hold in l.held.iter_mut().chain(&mut l.inherited).filter(|h| **h == before) {
+                hold.clone_from(&now);
+            }
+        });
+    }
+
     /// The volume's id; looked for by its token where the answer of CreateVolume is missing. What is found so may be
     /// older than the call, and (`true`) have been attached once.
     pub(super) fn volume_of(&self, v: &VolumeHold, scope: &Scope) -> Result<Option<(String, bool)>, String> {
@@ -143,8 +159,9 @@ impl DomainRun {
         }
         let Some(token) = &v.token else { return Ok(None) };
         let mut pause = Duration::from_millis(500);
+        let patience = scope.within(UNSEEN);
         // Reads lag behind writes: an empty answer is believed only after some of them.
-        for _ in 0..4 {
+        loop {
             let found = self
                 .find_by_token(token, scope)
                 .map_err(|f| format!("a volume that may have been created with the client token {token}: {f}"))?;
@@ -152,10 +169,10 @@ impl DomainRun {
                 let used = found.tag(tags::TS_USED).is_some();
                 return Ok(Some((found.id, used)));
             }
-            if scope.sleep(pause).is_err() {
+            if patience.sleep(pause).is_err() {
                 break;
             }
-            pause *= 2;
+            pause = (pause * 2).min(Duration::from_secs(4));
         }
         Ok(None)
     }
@@ -252,7 +269,8 @@ impl DomainRun {
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
         let mut pause = Duration::from_millis(250);
-        let mut asked = false;
+        // `asked`: EC2 has given a plain answer; before that no look is believed.
+        let (mut asked, mut still_here) = (false, 0);
         let mut busy: Option<Scope> = None;
         loop {
             if !asked {
@@ -269,7 +287,8 @@ impl DomainRun {
                 }
             }
             match self.describe(scope, id).map_err(|f| stays(&f))? {
-                None => return Ok(None),
+                None if asked => return Ok(None),
+                None => {}
                 Some(now)
                     if now.attachments.iter().any(|a| a.instance_id == me && a.state == AttachmentState::Busy) =>
                 {
@@ -283,8 +302,14 @@ impl DomainRun {
                     }
                 }
                 Some(now) => match standing(&now, me, &facts.zone) {
-                    Standing::Here(_) | Standing::Changing(_) => {}
+                    // What EC2 said of it may have been of an older picture.
+                    Standing::Here(_) => {
+                        still_here += 1;
+                        asked &= still_here % ASK_AGAIN != 0;
+                    }
+                    Standing::Changing(_) => {}
                     Standing::Absent(why) if !now.attachments.is_empty() => return Ok(Some(why)),
+                    Standing::Free | Standing::Absent(_) | Standing::Broken(_) if !asked => {}
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) => {
                         log::info!("{id} detached");
                         return Ok(None);
@@ -297,11 +322,19 @@ impl DomainRun {
     }
 
     /// Deletes a volume that was never committed, as long as `own` holds of it. `unseen`: it is so new that EC2 may not
-    /// find it yet.
-    pub(crate) fn delete(&self, id: &str, unseen: bool, own: Own<'_>, scope: &Scope) -> Result<(), String> {
+    /// find it yet; `marked`: its commit was begun.
+    pub(crate) fn delete(
+        &self,
+        id: &str,
+        unseen: bool,
+        own: Own<'_>,
+        marked: bool,
+        scope: &Scope,
+    ) -> Result<(), String> {
         let mut pause = Duration::from_millis(500);
-        for round in 0.. {
-            match self.delete_owned(id, own, scope) {
+        let patience = scope.within(UNSEEN);
+        loop {
+            match self.delete_owned(id, own, marked, scope) {
                 Ok(()) => {
                     log::info!("{id} deleted: this run created it");
                     return Ok(());
@@ -310,9 +343,9 @@ impl DomainRun {
                     log::warn!("not deleting {id}, which this run created: {e}");
                     return Ok(());
                 }
-                Err(e) if e.class() == Class::Gone && unseen && round < UNSEEN_ROUNDS && scope.sleep(pause).is_ok() => {
+                Err(e) if e.class() == Class::Gone && unseen && patience.sleep(pause).is_ok() => {
                     log::debug!("{id}: {e}: it may be too new");
-                    pause *= 2;
+                    pause = (pause * 2).min(Duration::from_secs(4));
                 }
                 Err(e) if e.class() == Class::Gone => return Ok(()),
                 // Just detached, or still being created.
@@ -328,6 +361,5 @@ impl DomainRun {
                 }
             }
         }
-        Ok(())
     }
 }

@@ -21,12 +21,9 @@ use crate::aws::route53::RecordSet;
 use crate::config::{RecordDirective, Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
 use crate::plan::unfinished::{Own, is_unfinished};
-use crate::plan::volumes::{self, Standing, standing};
-use crate::plan::{create, tags};
+use crate::plan::volumes::{self, IN_TRANSIT_GRACE, Standing, standing};
+use crate::plan::{create, moves, tags};
 use crate::scope::Scope;
-
-/// How long a volume may take to be made or detached.
-const AT_REST: Duration = Duration::from_secs(60);
 
 /// How long it may take, at most, to put back what is not wanted: then the run goes its way.
 const SETTLE: Duration = Duration::from_secs(120);
@@ -65,6 +62,9 @@ impl DomainRun {
     /// Whether a directive of this config will take the volume up, or claim it again.
     fn is_wanted(&self, v: &VolumeHold, scope: &Scope) -> Result<bool, Failure> {
         let directives = &self.config.volumes;
+        if v.deleting.is_some() {
+            return Ok(false);
+        }
         if v.attached == Done::No && self.derives(v) {
             return Ok(true);
         }
@@ -106,23 +106,6 @@ impl DomainRun {
             d.sources.iter().any(makes) && tokens.any(|t| v.token.as_ref() == Some(&t))
         };
         v.origin != Origin::Claimed && self.config.volumes.iter().any(derives)
-    }
-
-    /// The volume, once it is neither being made nor being detached from here.
-    fn until_at_rest(&self, id: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
-        let mut pause = Duration::from_millis(250);
-        let scope = scope.within(AT_REST);
-        loop {
-            let now = self.describe(&scope, id)?;
-            let facts = self.shared.facts();
-            match now.as_ref().map(|v| standing(v, &facts.instance_id, &facts.zone)) {
-                Some(Standing::Changing(what)) => {
-                    scope.sleep(pause).map_err(|h| Failure::halted(format!("{id} is still {what}"), h))?;
-                    pause = (pause * 2).min(Duration::from_secs(4));
-                }
-                _ => return Ok(now),
-            }
-        }
     }
 
     /// Puts one inherited hold back and forgets it; if it cannot be put back, it stays in the journal.
@@ -168,7 +151,7 @@ impl DomainRun {
             Done::No => false,
             Done::Maybe => self.is_here(v, &id, scope)?,
             Done::Yes => {
-                let now = self.describe(scope, &id).map_err(failed)?;
+                let now = self.until_seen_attached(v, &id, scope).map_err(failed)?;
                 if now.as_ref().is_some_and(|now| self.was_committed(v, now)) {
                     log::info!("{id} stays: a later run has committed it");
                     return Ok(true);
@@ -190,7 +173,7 @@ impl DomainRun {
         if v.origin == Origin::Claimed {
             return Ok(true);
         }
-        let Some(now) = self.until_at_rest(&id, scope).map_err(failed)? else { return Ok(true) };
+        let Some(now) = self.until_found(&id, scope).map_err(failed)? else { return Ok(true) };
         if !now.attachments.is_empty() || now.tag(tags::OWNER) != Some(me.as_str()) {
             log::info!("{id}, which an earlier run created, is another's by now and left alone");
             return Ok(true);
@@ -198,16 +181,33 @@ impl DomainRun {
         if !here && v.attached == Done::No && never_attached(&now, v.token.as_deref()) {
             let token = v.token.as_deref().unwrap_or_default();
             let own = Own::Unfinished { owner: &me, token, used: None };
-            return self.delete(&id, false, own, scope).map(|()| true);
+            return self.delete(&id, false, own, false, scope).map(|()| true);
+        }
+        if let Some(used) = v.deleting.as_ref().filter(|_| is_unfinished(&now)) {
+            let token = v.token.as_deref().unwrap_or_default();
+            let own = Own::Unfinished { owner: &me, token, used: used.as_deref() };
+            return self.delete(&id, false, own, v.marked, scope).map(|()| true);
         }
         if now.tag(tags::LINEAGE).is_some()
             && is_unfinished(&now)
             && !self.originals(&now, scope).map_err(failed)?.is_empty()
         {
-            self.give_copy_up(&now, scope)?;
+            self.give_copy_up(&now, moves::lineage(&now), scope)?;
+        } else if is_unfinished(&now) && self.is_young(&now) {
+            // What it has may be half made. It stays marked, and the next run of this instance may go on with it.
+            log::info!(
+                "{id}, which an earlier run made and did not finish, is left as it is: others leave it alone, too"
+            );
+            self.ledger(|l| l.left.push(Hold::Volume(v.clone())));
+            return Ok(true);
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
         Ok(true)
+    }
+
+    /// Whether others leave it to its maker still.
+    fn is_young(&self, v: &Volume) -> bool {
+        v.create_time.is_none_or(|t| self.shared.clock.corrected() - t < IN_TRANSIT_GRACE)
     }
 
     /// Takes off what says that a volume which we made is not finished: it may carry data, and is kept.
@@ -414,6 +414,7 @@ pub(super) fn left_behind(v: &Volume) -> VolumeHold {
         sent: None,
         snapshot: v.snapshot_id.clone(),
         transc_id: None,
+        deleting: None,
         origin: Origin::Created,
         seen: true,
         device: String::new(),

@@ -100,6 +100,11 @@ impl DomainRun {
         if !self.wants_snapshots() {
             return Vec::new();
         }
+        // Its commands may have left it half way, and a snapshot is what others begin with.
+        if lock(&self.committed_at).is_none() {
+            log::info!("no snapshots at '{}': this domain has not come up", event.name());
+            return Vec::new();
+        }
         let share = scope.within(MOST);
         // One that was under way is finished or given up, and thawed, before anything is unmounted.
         if self.tasks(event).releases() {

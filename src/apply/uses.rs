@@ -14,6 +14,7 @@ use super::hold::{Hold, Origin, VolumeHold};
 use super::{DomainRun, Failure, lock};
 use crate::aws::ec2::Volume;
 use crate::plan::tags;
+use crate::plan::unfinished::is_unfinished;
 use crate::scope::{Halt, Scope};
 use crate::sys::mounts;
 use crate::sys::use_lock::UseLock;
@@ -263,6 +264,11 @@ impl DomainRun {
     /// Whether a hold of an earlier run is of a volume (as it is `now`) that was committed since: its transaction's tag, which
     /// had come with ours as the owner's, is gone. The journal could not be written then, or was put back from elsewhere.
     pub(super) fn was_committed(&self, v: &VolumeHold, now: &Volume) -> bool {
+        // The mark of the commit is its last step.
+        let committed = v.token.is_some() && now.tag(tags::TS_CREATED).is_some() && !is_unfinished(now);
+        if committed && now.tag(tags::OWNER) == Some(&self.shared.facts().instance_id) {
+            return true;
+        }
         let tag_of = |key: &str| v.tags_before.iter().find(|(k, ..)| k == key);
         let (Some((_, me, owner)), Some((_, transaction, _))) = (tag_of(tags::OWNER), tag_of(tags::TRANSC_ID)) else {
             return false;

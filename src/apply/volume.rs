@@ -58,7 +58,7 @@ impl From<Failure> for SourceEnd {
 }
 
 /// How long after an answer without what was looked for the next one counts as another one.
-const SECOND_LOOK: Duration = Duration::from_secs(3);
+pub(super) const SECOND_LOOK: Duration = Duration::from_secs(3);
 /// A reading that is older is read again before anything is decided by it: the process was held up, or waited.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -188,8 +188,8 @@ impl DomainRun {
             }
             let certain = doubted.is_empty();
             let end = match source {
-                Source::Existing => self.source_existing(d, &read.volumes, scope),
-                Source::Pool => self.source_pool(d, read, scope),
+                Source::Existing => self.source_existing(d, &read.volumes, sure.contains(source), scope),
+                Source::Pool => self.source_pool(d, read, sure.contains(source), scope),
                 Source::Create if !certain => Err(SourceEnd::Held),
                 Source::Create => self.source_create(d, Source::Create, None, &read.volumes, scope),
                 Source::Snapshot => self.source_snapshot(d, &read.volumes, certain, scope),
@@ -270,6 +270,8 @@ impl DomainRun {
         let unfinished = taken_up.is_some() || transit.is_some();
         if taken_up.is_some() {
             log::info!("{}: going on with {}, which an earlier run attached", d.path, found.volume_id);
+            let left = volume.and_then(|v| v.tag(tags::TRANSC_ID)).map(str::to_owned);
+            self.with_volume(&d.path, |h| h.transc_id = h.transc_id.take().or(left));
             if transit.is_some() {
                 self.end_transit(d, &found.volume_id, scope)?;
             }
@@ -350,6 +352,7 @@ impl DomainRun {
             token: None,
             snapshot: None,
             transc_id: None,
+            deleting: None,
             origin,
             seen: false,
             attached: Done::No,

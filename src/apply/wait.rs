@@ -96,10 +96,15 @@ pub(super) struct Wait<'a> {
     trouble: Option<(Held, String)>,
     /// Why a fence does not know what it needs to.
     unknown: Option<String>,
+    /// It was waited for before: what is to be looked at again is not waited for again.
+    waited: bool,
+    /// The holders' states were asked for when the time was over.
+    asked_last: bool,
 }
 
 impl<'a> Wait<'a> {
-    pub(super) fn new(run: &'a DomainRun, d: &'a VolumeDirective, pool: bool) -> Wait<'a> {
+    /// `waited`: the directive has waited for this source before.
+    pub(super) fn new(run: &'a DomainRun, d: &'a VolumeDirective, pool: bool, waited: bool) -> Wait<'a> {
         let now = run.shared.clock.now();
         Wait {
             run,
@@ -120,7 +125,14 @@ impl<'a> Wait<'a> {
             fences: 0,
             trouble: None,
             unknown: None,
+            waited,
+            asked_last: false,
         }
+    }
+
+    /// How long others may have it before the source is given up.
+    fn patience(&self) -> Duration {
+        if self.waited { Duration::ZERO } else { self.d.claiming.wait.unwrap_or_default() }
     }
 
     /// Whether the config wants anything of this.
@@ -145,6 +157,11 @@ impl<'a> Wait<'a> {
             self.changing(&format!("{} is being detached from {}", h.volume_id, h.holder), scope)?;
             return Ok(Turn::Again);
         }
+        // A holder may have died since it was asked about: before the source is given up, once more.
+        let over = self.now().since(since) >= self.patience();
+        if over && self.d.claiming.fence && !std::mem::replace(&mut self.asked_last, true) {
+            self.asked = None;
+        }
         self.ask(held, scope)?;
         let me = self.run.shared.facts().instance_id.clone();
         if self.d.claiming.fence
@@ -167,7 +184,7 @@ impl<'a> Wait<'a> {
             }
         }
         let text = text(&self.states);
-        let (waited, wait) = (self.now().since(since), self.d.claiming.wait.unwrap_or_default());
+        let (waited, wait) = (self.now().since(since), self.patience());
         if waited >= wait {
             // The process was held up since it looked: what it saw may be so no more.
             if self.now().since(self.looked) > OLD {

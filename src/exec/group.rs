@@ -120,7 +120,9 @@ impl Groups {
         for (signal, budget) in [(Signal::TERM, grace), (Signal::KILL, Duration::from_secs(2))] {
             let groups = alive();
             for group in &groups {
-                log::info!("ending what is left of a command (process group {:?}) with {signal:?}", group.0);
+                let id = group.0.map_or(0, |g| g.as_raw_nonzero().get());
+                let name = if signal == Signal::TERM { "SIGTERM" } else { "SIGKILL" };
+                log::info!("ending what is left of a command (process group {id}) with {name}");
                 group.signal(signal);
             }
             let wait = match signal {

@@ -62,6 +62,12 @@ pub(crate) fn token(me: &str, domain: &str, volume: &str, time: OffsetDateTime) 
     format!("move-{}", digest(&[me, domain, volume, &time.unix_timestamp_nanos().to_string()]))
 }
 
+/// Whether the value of a snapshot's tag is the token of a move. A backup that was given the tags of its volume has the
+/// whole mark.
+pub(crate) fn is_token(value: &str) -> bool {
+    value.strip_prefix("move-").is_some_and(|d| d.len() == 40 && d.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The first volume of the line that `v` is of.
 pub(crate) fn lineage(v: &Volume) -> &str {
     v.tag(tags::LINEAGE).unwrap_or(&v.id)
@@ -69,11 +75,12 @@ pub(crate) fn lineage(v: &Volume) -> &str {
 
 /// How often it was moved.
 pub(crate) fn generation(v: &Volume) -> u64 {
-    v.tag(tags::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0)
+    // No line is so long, and the next one must be a number, too.
+    v.tag(tags::GENERATION).and_then(|g| g.parse::<u32>().ok()).map_or(0, u64::from)
 }
 
 /// A copy that stands for its line: one that is not committed may be given up, and a superseded one was.
-fn stands(copy: &Volume) -> bool {
+pub(crate) fn stands(copy: &Volume) -> bool {
     copy.tag(tags::LINEAGE).is_some()
         && !is_unfinished(copy)
         && copy.tag(tags::SUPERSEDED_BY).is_none()
@@ -142,6 +149,21 @@ pub(crate) fn outdated_copy(
 pub(crate) fn mover(v: &Volume, me: &str, now: OffsetDateTime, gone: &BTreeSet<String>) -> Option<String> {
     let mark = Mark::of(v).filter(|m| m.owner != me && !m.is_stale(now) && !gone.contains(&m.owner));
     mark.map(|m| m.owner)
+}
+
+/// Why `v`, which was offered to the instance `me` as it had `read` it, is not offered any more.
+pub(crate) fn withdrawn(v: &Volume, me: &str, read: &Volume, now: OffsetDateTime) -> Option<String> {
+    if let Some(by) = v.tag(tags::SUPERSEDED_BY) {
+        return Some(format!("it has become {by} meanwhile"));
+    }
+    if v.tag(tags::MOVING) != read.tag(tags::MOVING)
+        && let Some(mover) = mover(v, me, now, &BTreeSet::new())
+    {
+        return Some(format!("{mover} moves it"));
+    }
+    // A copy whose original is gone is offered though nobody has finished it.
+    let is_new = !is_left_to_its_maker(read, me, now);
+    (is_new && is_left_to_its_maker(v, me, now)).then(|| "another instance is still making it".to_owned())
 }
 
 /// Who else has the volume, or moves it: then the instance `me` must not mark it. `seen` is the mark that it decided on.

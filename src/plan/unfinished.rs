@@ -7,11 +7,24 @@
 //! which another instance can take it for pool data.
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::create::is_token;
 use super::tags;
 use super::volumes::IN_TRANSIT_GRACE;
 use crate::aws::ec2::Volume;
+
+/// When what is in transit was put back by its maker: its roll-back writes both. A wrong clock counts for as long.
+fn put_back(v: &Volume) -> Option<OffsetDateTime> {
+    let used = v.tag(tags::TS_USED).filter(|_| v.tag(tags::IN_TRANSIT).is_some())?;
+    OffsetDateTime::parse(used, &Rfc3339).ok()
+}
+
+/// Whether what says that it is in transit came late: with an older time of use than that of the commit.
+fn came_late(v: &Volume) -> bool {
+    let time = |key| v.tag(key).and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
+    matches!((time(tags::TS_USED), time(tags::TS_CREATED)), (Some(used), Some(created)) if used < created)
+}
 
 /// Whether it was made and is not committed. The marks of the program that this one succeeds count for little (only
 /// `in-transit` does): they are left behind by every run of it that fails.
@@ -19,16 +32,18 @@ pub(crate) fn is_unfinished(v: &Volume) -> bool {
     let transaction = v.tag(tags::TRANSC_ID).filter(|_| v.tag(tags::TS_CREATED).is_none());
     // Whoever took an uncommitted copy has not committed it either.
     let is_open = |t: &str| is_token(t) || v.tag(tags::LINEAGE).is_some();
-    v.tag(tags::IN_TRANSIT).is_some() || transaction.is_some_and(is_open)
+    (v.tag(tags::IN_TRANSIT).is_some() && !came_late(v)) || transaction.is_some_and(is_open)
 }
 
 /// Whether it is not to be taken by the instance `me`: its maker may still be at work. Of a copy, what it is a copy of is
-/// the data, however long ago it was made; anything else counts as finished when its maker must be gone.
+/// the data, however long ago it was made; anything else counts as finished when its maker must be gone: an hour after it
+/// was made, or put back.
 pub(crate) fn is_left_to_its_maker(v: &Volume, me: &str, now: OffsetDateTime) -> bool {
     if !is_unfinished(v) || v.tag(tags::IN_TRANSIT).is_none() && v.tag(tags::OWNER) == Some(me) {
         return false;
     }
-    v.tag(tags::LINEAGE).is_some() || v.create_time.is_none_or(|t| now - t < IN_TRANSIT_GRACE)
+    let is_young = |t: OffsetDateTime| (now - t).abs() < IN_TRANSIT_GRACE;
+    v.tag(tags::LINEAGE).is_some() || v.create_time.is_none_or(is_young) || put_back(v).is_some_and(is_young)
 }
 
 /// What must hold of a volume for a call that changes it.

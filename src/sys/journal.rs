@@ -103,6 +103,8 @@ impl JournalFile {
 
     /// Removes it: there is nothing left to settle.
     pub(crate) fn remove(&self) -> io::Result<()> {
+        // A writer that was killed leaves this.
+        let _ = std::fs::remove_file(self.0.with_extension("journal.new"));
         match std::fs::remove_file(&self.0) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             end => end?,

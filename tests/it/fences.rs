@@ -73,6 +73,19 @@ fn an_instance_that_ec2_does_not_know_is_not_detached_from() {
     assert_eq!(lab.count("DetachVolume"), 0, "{run}");
 }
 
+/// It is asked about rarely; before anything is given up, or made in its place, once more.
+#[test]
+fn a_holder_that_died_since_it_was_asked_about_is_fenced_before_the_source_is_given_up() {
+    let (lab, other) = kept("running");
+    let volume = volume("pc", "/dev/xvdf", r#""pool-name": "p", wait: 20, fence: "terminated", create: { Size: 1 }"#);
+    let running = lab.start(&config(&volume), once().rate(20));
+    running.says(&lab, "which is running");
+    lab.server.world().set_instance_state(&other, "terminated");
+    let run = running.wait(&lab);
+    run.ends(0, &["started"]);
+    assert_eq!((lab.created(), lab.attached(&lab.me)[0].0.clone()), (Vec::new(), id(1)), "{run}");
+}
+
 #[test]
 fn nothing_is_fenced_unless_the_config_says_so() {
     for rest in ["wait: 10", r#"wait: 10, fence: "never""#] {

@@ -275,6 +275,11 @@ fn a_volume_that_was_attached_is_never_deleted_but_finished() {
         if lost {
             lab.lose_journal();
         }
+        // Others leave it alone for an hour, and so does this.
+        let run = lab.run(&c(8, NOTE), once());
+        run.ends(0, &["is left as it is: others leave it alone, too"]);
+        assert_ne!(lab.tag(&made, "transc-id"), "", "{run}");
+        lab.server.world().volumes.values_mut().for_each(|v| v.created -= time::Duration::hours(1));
         let run = lab.run(&c(8, NOTE), once());
         let says = if pool { "belongs to pool 'p' now" } else { "is kept, and no directive uses it" };
         run.ends(0, &[says]);

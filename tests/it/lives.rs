@@ -31,8 +31,10 @@ use rules::Broken;
 const LIVES: usize = 500;
 /// The first seed of `make test`.
 const FIRST_SEED: u64 = 1;
-/// Worlds that run beside each other: most of their time they wait.
+/// Worlds that run beside each other: most of their time they wait. Of `make test`, beside other tests.
 const WORKERS: usize = 8;
+/// The same of a long form, for itself and optimized.
+const MANY_WORKERS: usize = 20;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|t| !t.is_empty())?;
@@ -48,9 +50,14 @@ fn no_life_of_a_crowd_loses_or_leaves_anything() {
     let all: Mutex<BTreeMap<u64, Vec<Broken>>> = Mutex::default();
     let tally: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let began = Instant::now();
+    // One world that is asked for is alone.
+    let workers = match wanted {
+        1 => 1,
+        n if n <= 2 * LIVES => WORKERS,
+        _ => MANY_WORKERS,
+    };
     std::thread::scope(|s| {
-        // One world that is asked for is alone.
-        for _ in 0..if wanted == 1 { 1 } else { WORKERS } {
+        for _ in 0..workers {
             s.spawn(|| {
                 while lived.load(Ordering::Relaxed) < wanted {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

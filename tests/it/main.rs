@@ -52,6 +52,7 @@ mod mounts_format;
 mod mounts_nested;
 mod never;
 mod notifications;
+mod offers;
 mod on_failure;
 mod on_failure_end;
 mod original;

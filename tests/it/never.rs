@@ -20,6 +20,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "unfinished::what_is_rolled_back_is_taken_by_nobody",
             "unfinished::what_its_maker_was_killed_over_is_left_alone_for_an_hour",
             "unfinished_moves::a_copy_whose_maker_died_over_it_is_never_started_on",
+            "offers::",
             "lives::",
         ],
     ),

@@ -1,7 +1,7 @@
 //! What a run made and has not committed: no other instance takes it, and its maker deletes nothing that another has.
 
 use crate::disks::{HOLD, NOTE, config, directive, id, volume};
-use crate::fakeaws::{Fault, FaultKind};
+use crate::fakeaws::{Fault, FaultKind, Nth};
 use crate::kit::{on, sh};
 use crate::lab::{How, Lab, once};
 use crate::matrix_kills::kill_how;
@@ -82,15 +82,13 @@ fn it_is_marked_again_before_it_is_detached() {
 #[test]
 fn without_the_mark_it_is_not_detached() {
     let lab = Lab::new();
-    let records = r#"{ hostedzone: "Z1", name: "a.example.com", ttl: 60 }"#;
-    let text = config(&directive("c", "/dev/xvdf", CREATE, NOTE))
-        .replace("d: {", &format!(r#"d: {{ "update-route53": [{records}], "#));
-    lab.fault(Fault::first("ChangeResourceRecordSets", 1000, FaultKind::Throttle));
-    let run = lab.start(&text, fast());
+    // The answer to the commit's mark is lost; after that nothing is allowed any more.
+    let mark = Fault::new("CreateTags", Nth::Only(1), FaultKind::ErrorAfter500).with_value("user:ec2fd.ts-created");
+    lab.fault(mark);
+    let run = lab.start(&config(&directive("c", "/dev/xvdf", CREATE, NOTE)), fast());
     lab.until("the mark", || lab.created().first().is_some_and(|v| lab.tag_keys(v).contains(&"ts-created".to_owned())));
     lab.fault(Fault::every("CreateTags", FaultKind::Denied));
     lab.fault(Fault::every("DeleteTags", FaultKind::Denied));
-    run.signal("TERM");
     let run = run.wait(&lab);
     run.ends(3, &["so that nobody takes it for data", "allow ec2:CreateTags"]);
     let made = lab.created().remove(0);

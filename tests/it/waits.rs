@@ -406,3 +406,13 @@ fn a_record_is_read_again_after_a_long_wait() {
     assert_eq!(lab.count("ListResourceRecordSets"), 2, "{run}");
     assert!(crate::kit::zone(&lab, "Z1")[0].contains(&me), "{run}");
 }
+
+/// An empty pool is looked at twice before something new is made, and waited for once.
+#[test]
+fn a_second_look_at_an_empty_pool_is_not_waited_for_again() {
+    let lab = Lab::new();
+    let create = r#""pool-name": "p", wait: 9, create: { Size: 1 }"#;
+    let run = lab.run(&timed(20, &volume("pc", "/dev/xvdf", create)), once().rate(4));
+    run.ends(0, &["looking again in 3 s", "started"]);
+    assert_eq!(lab.created().len(), 1, "{run}");
+}

@@ -42,6 +42,7 @@ fn hold() -> impl Strategy<Value = Hold> {
                 key: String::new(),
                 volume_id,
                 snapshot: token.clone(),
+                deleting: None,
                 transc_id: Some(token.clone().unwrap_or_default()),
                 token,
                 origin,

@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::aws::ec2::Filter;
-use crate::aws::{Aws, AwsConfig, Env, Lapsed};
+use crate::aws::{Aws, AwsConfig, Env, Lapsed, Still};
 use crate::http::script::{Answer, Asked, Script, reply};
 use crate::scope::{Halt, Stop, StopReason};
 
@@ -31,7 +31,7 @@ fn run<T>(server: &Script, f: impl FnOnce(&Aws, &Scope) -> T) -> T {
 }
 
 fn attach(server: &Script) -> Result<(), ApiError> {
-    run(server, |aws, scope| aws.attach_volume(scope, "vol-1", "i-1", "/dev/xvdf"))
+    run(server, |aws, scope| aws.attach_volume(scope, "vol-1", "i-1", "/dev/xvdf", &Still::always()))
 }
 
 fn describe(server: &Script) -> Result<usize, ApiError> {
@@ -84,7 +84,14 @@ fn no_type_shows_a_secret() {
         let config = AwsConfig { env: Env::of(env), profile: profile.map(str::to_owned) };
         let aws = Aws::new(&config, &clock, &imds).unwrap();
         aws.set_instance_region("eu-west-1");
-        aws.attach_volume(&Scope::new(&clock, Duration::from_secs(20), None), "vol-1", "i-1", "/dev/xvdf").unwrap();
+        aws.attach_volume(
+            &Scope::new(&clock, Duration::from_secs(20), None),
+            "vol-1",
+            "i-1",
+            "/dev/xvdf",
+            &Still::always(),
+        )
+        .unwrap();
         let loaded = crate::aws::profile::load(&config.env, profile);
         let keys = aws.client.provider.get(&Scope::new(&clock, Duration::from_secs(20), None)).unwrap();
         let parts = (format!("{:?}", keys.identity()), format!("{:?}", aws.client.provider));
@@ -121,7 +128,9 @@ fn a_region_is_part_of_a_host_name_and_never_more() {
         let clock = Arc::new(Clock::new(Some("rate=100")).unwrap());
         let imds = Arc::new(Imds::new(vec![server.url.clone()], &clock));
         let aws = Aws::new(&AwsConfig { env, profile: None }, &clock, &imds).unwrap();
-        let e = aws.attach_volume(&Scope::new(&clock, Duration::from_secs(9), None), "v", "i", "d").unwrap_err();
+        let e = aws
+            .attach_volume(&Scope::new(&clock, Duration::from_secs(9), None), "v", "i", "d", &Still::always())
+            .unwrap_err();
         assert!(e.to_string().contains(&format!("'{region}' is no region")), "{e}");
     }
 }
@@ -241,7 +250,7 @@ fn a_stale_connection_is_ambiguous_for_a_write_and_nothing_for_a_read() {
     let server = script();
     run(&server, |aws, scope| {
         aws.describe_volumes(scope, &[]).unwrap();
-        assert_eq!(aws.attach_volume(scope, "v", "i", "d").unwrap_err().class(), Class::Ambiguous);
+        assert_eq!(aws.attach_volume(scope, "v", "i", "d", &Still::always()).unwrap_err().class(), Class::Ambiguous);
     });
 }
 
@@ -287,7 +296,7 @@ fn nobody_there_is_not_sent_and_tried_on() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (aws, clock) = aws_of(&format!("http://127.0.0.1:{port}"), "rate=100");
     let scope = Scope::new(&clock, Duration::from_secs(30), None);
-    let e = aws.attach_volume(&scope, "v", "i", "d").unwrap_err();
+    let e = aws.attach_volume(&scope, "v", "i", "d", &Still::always()).unwrap_err();
     assert_eq!(e.halt(), Some(Halt::Deadline));
     assert!(e.to_string().contains(&format!("last answer: http://127.0.0.1:{port}: no connection: ")), "{e}");
 }

@@ -5,11 +5,11 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AttachVolume.html>
 
 use super::VERSION;
-use crate::aws::Aws;
 use crate::aws::client::{Call, Repeat};
 use crate::aws::endpoint::Service;
 use crate::aws::error::ApiError;
 use crate::aws::query::Form;
+use crate::aws::{Aws, Still};
 use crate::scope::Scope;
 
 impl Aws {
@@ -20,9 +20,10 @@ impl Aws {
         volume: &str,
         instance: &str,
         device: &str,
+        still: &Still<'_>,
     ) -> Result<(), ApiError> {
         let call = Call::form(Service::Ec2, "AttachVolume", request(volume, instance, device), Repeat::Once);
-        self.client.call(scope, &call, |body| super::named(body, "AttachVolumeResponse"))
+        self.client.call_while(scope, &call, still, |body| super::named(body, "AttachVolumeResponse"))
     }
 }
 

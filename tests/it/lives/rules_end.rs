@@ -42,20 +42,23 @@ fn tag<'v>(v: &'v Volume, name: &str) -> Option<&'v String> {
 }
 
 /// Of the domain that some lives had, and that no last life has: what it (as far as can be told) committed stays as it
-/// is. Where the instance booted since, nothing tells of the rest either.
+/// is. Where the instance booted since, or is gone, nothing tells of the rest either.
 fn is_renamed(seen: &Seen, v: &Volume) -> bool {
     let booted = |life: &str| {
         seen.plan.seats.iter().any(|s| {
-            s.iter().position(|l| l.name == life).is_some_and(|n| s[n..].iter().any(|l| l.after == After::Boots))
+            s.iter().position(|l| l.name == life).is_some_and(|n| s[n..].iter().any(|l| l.after != After::Same))
         })
     };
     let stood = |e: &Event| e.volume == v.id && (matches!(e.what, What::Whole | What::Start { .. }) || booted(&e.life));
-    tag(v, "domain").is_some_and(|d| d == "z") && seen.ledger.0.iter().any(stood)
+    let made_by = |life: &&String| tag(v, "owner") == seen.who.get(*life) && booted(life);
+    tag(v, "domain").is_some_and(|d| d == "z")
+        && (seen.ledger.0.iter().any(stood) || seen.who.keys().any(|life| made_by(&life)))
 }
 
 /// What made it has not committed it: it is in transit, or in the transaction of its creation.
 fn is_unfinished(v: &Volume) -> bool {
-    tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some_and(|t| t.starts_with("ec2fd-"))
+    let created = tag(v, "transc-id").is_some_and(|t| t.starts_with("ec2fd-")) && tag(v, "ts-created").is_none();
+    tag(v, "in-transit").is_some() || created
 }
 
 fn is_of_gone(v: &Volume, survivors: &[String]) -> bool {
@@ -111,12 +114,11 @@ fn no_history_is_offered_twice(seen: &Seen, survivors: &[String]) -> Vec<String>
     found
 }
 
-/// A volume is offered, or another has taken its place: none is marked or in transit, nor in a transaction of an
-/// instance that is left. (Of one that is gone the tags are hints, and the next who claims the volume writes over them.)
+/// A volume is offered, or another has taken its place: none is marked, in transit or unfinished. (The transaction of a
+/// volume that was claimed, or that is committed, is a hint: it may stay where its instance lost the right to take it off.)
 fn no_volume_is_left_unfinished(seen: &Seen, survivors: &[String]) -> Vec<String> {
     let left = |v: &&Volume| {
-        let in_transaction = tag(v, "in-transit").is_some() || tag(v, "transc-id").is_some();
-        let marked = tag(v, "moving").is_some() || (in_transaction && !is_of_gone(v, survivors));
+        let marked = tag(v, "moving").is_some() || (is_unfinished(v) && !is_of_gone(v, survivors));
         let pointed = tag(v, "superseded-by").is_none_or(|by| seen.live().any(|u| u.id == *by));
         (marked || !pointed) && !is_renamed(seen, v) && !is_kept_copy(v, survivors)
     };
@@ -130,10 +132,13 @@ fn nothing_stays_attached(seen: &Seen) -> Vec<String> {
     seen.live().filter(|v| !is_renamed(seen, v)).filter_map(at).collect()
 }
 
-/// A snapshot that a move made is deleted with the move.
+/// A snapshot that a move made is deleted with the move, by its mover or by whoever has the domain after that.
 fn no_snapshot_of_a_move_stays(lab: &Lab) -> Vec<String> {
     let w = lab.server.world();
-    let of_move = w.snapshots.values().filter(|s| s.tags.contains_key("user:ec2fd.moving"));
+    let is_renamed = |domain: &String| domain == "z";
+    let of_move = w.snapshots.values().filter(|s| {
+        s.tags.contains_key("user:ec2fd.moving") && !s.tags.get("user:ec2fd.domain").is_some_and(is_renamed)
+    });
     of_move.map(|s| format!("{} of {}: {:?}", s.id, s.volume, s.tags)).collect()
 }
 

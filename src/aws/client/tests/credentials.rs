@@ -48,7 +48,7 @@ fn ask_all(aws: &Aws, scope: &Scope, first: usize) {
     for n in 0..4 {
         let queue = "https://sqs.eu-west-1.amazonaws.com/1/q";
         let end = match (first + n) % 4 {
-            0 => aws.attach_volume(scope, "vol-1", "i-1", "/dev/xvdf").map(drop),
+            0 => aws.attach_volume(scope, "vol-1", "i-1", "/dev/xvdf", &Still::always()).map(drop),
             1 => aws.records_at(scope, "Z1", "a.e.").map(drop),
             2 => aws.sns_publish(scope, "arn:aws:sns:eu-west-1:1:t", None, "s", "m", None).map(drop),
             _ => aws.sqs_send(scope, queue, None, "m", None).map(drop),

@@ -1,0 +1,61 @@
+//! Looks at volumes that an earlier run had, until what they show is not an old picture.
+
+use std::time::Duration;
+
+use super::hold::VolumeHold;
+use super::{DomainRun, Failure};
+use crate::aws::ec2::Volume;
+use crate::plan::volumes::{Standing, standing};
+use crate::scope::Scope;
+
+/// How long a volume may take to be made or detached.
+const AT_REST: Duration = Duration::from_secs(60);
+/// How reads may lag behind writes: it is looked again after so long.
+const LAGS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(2500)];
+
+impl DomainRun {
+    /// The volume, once it is neither being made nor being detached from here.
+    pub(super) fn until_at_rest(&self, id: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
+        let mut pause = Duration::from_millis(250);
+        let scope = scope.within(AT_REST);
+        loop {
+            let now = self.describe(&scope, id)?;
+            let facts = self.shared.facts();
+            match now.as_ref().map(|v| standing(v, &facts.instance_id, &facts.zone)) {
+                Some(Standing::Changing(what)) => {
+                    scope.sleep(pause).map_err(|h| Failure::halted(format!("{id} is still {what}"), h))?;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                }
+                _ => return Ok(now),
+            }
+        }
+    }
+
+    /// The same; of several empty answers the last one counts.
+    pub(super) fn until_found(&self, id: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
+        for pause in LAGS {
+            let now = self.until_at_rest(id, scope)?;
+            if now.is_some() || scope.sleep(pause).is_err() {
+                return Ok(now);
+            }
+        }
+        self.until_at_rest(id, scope)
+    }
+
+    /// The volume that an earlier run attached. One answer may be older than that.
+    pub(super) fn until_seen_attached(
+        &self,
+        v: &VolumeHold,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Option<Volume>, Failure> {
+        for pause in LAGS {
+            let now = self.describe(scope, id)?;
+            let held = now.as_ref().is_some_and(|now| !now.attachments.is_empty() || self.was_committed(v, now));
+            if held || scope.sleep(pause).is_err() {
+                return Ok(now);
+            }
+        }
+        self.describe(scope, id)
+    }
+}
