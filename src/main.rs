@@ -50,6 +50,7 @@ use daemon::Outcome;
 /// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: something could not be rolled back
 /// or released.
 fn main() -> ExitCode {
+    clock::note_local_offset();
     let code = run();
     log::flush();
     code

@@ -16,6 +16,7 @@ use crate::sys::Root;
 use crate::sys::block::{self, NameSnapshot, Named, Pace};
 use crate::sys::holders::{Alone, Holder, holders};
 use crate::sys::mounts::StillHeld;
+use crate::waits::waiting;
 
 /// How long a disk may take before the API is asked about it; most are there within 2 s.
 const LATE: Duration = Duration::from_secs(3);
@@ -79,6 +80,7 @@ impl DomainRun {
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);
         let mut missing = "no disk with its serial appeared".to_owned();
+        let _wait = waiting(scope, format!("the disk of {id}, attached as {device}"));
         loop {
             let found = match block::find_by_serial(root, id) {
                 Some(path) => Some(path),

@@ -15,6 +15,7 @@ use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
+use crate::waits::waiting;
 
 /// How long EC2 may say that a disk is busy which we have let go of.
 const BUSY: Duration = Duration::from_secs(5);
@@ -160,6 +161,7 @@ impl DomainRun {
         let Some(token) = &v.token else { return Ok(None) };
         let mut pause = Duration::from_millis(500);
         let patience = scope.within(UNSEEN);
+        let _wait = waiting(scope, format!("a volume with the client token {token} to be found"));
         // Reads lag behind writes: an empty answer is believed only after some of them.
         loop {
             let found = self
@@ -181,6 +183,7 @@ impl DomainRun {
     pub(super) fn is_here(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<bool, String> {
         let facts = self.shared.facts();
         let mut pause = Duration::from_millis(500);
+        let _wait = waiting(scope, format!("what has become of the claim of {id}"));
         for round in 0.. {
             let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
@@ -269,6 +272,7 @@ impl DomainRun {
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
         let mut pause = Duration::from_millis(250);
+        let _wait = waiting(scope, format!("{id} to be detached"));
         // `asked`: EC2 has given a plain answer; before that no look is believed.
         let (mut asked, mut still_here) = (false, 0);
         let mut busy: Option<Scope> = None;
@@ -333,6 +337,7 @@ impl DomainRun {
     ) -> Result<(), String> {
         let mut pause = Duration::from_millis(500);
         let patience = scope.within(UNSEEN);
+        let _wait = waiting(scope, format!("{id} to be deleted"));
         loop {
             match self.delete_owned(id, own, marked, scope) {
                 Ok(()) => {

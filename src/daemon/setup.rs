@@ -24,6 +24,7 @@ use crate::model::Facts;
 use crate::parallel;
 use crate::poll::Noticed;
 use crate::scope::{Scope, Stop};
+use crate::waits::{self, waiting};
 use crate::sntp;
 use crate::sys::journal::JournalFile;
 use crate::sys::lock::{DomainLock, LockError};
@@ -101,12 +102,13 @@ fn parse(bytes: &[u8], name: &str) -> Result<Option<Config>, Refusal> {
 
 /// Sets up a run. From here on a signal makes a request to `stop`.
 pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
-    // The offset can only be asked for while there is one thread.
-    let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+    let offset = crate::clock::local_offset();
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
     let notifier = Arc::new(Notifier::from_env());
+    let told = notifier.clone();
+    waits::watch(clock.clone(), move |text| told.waiting(text));
     signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
@@ -334,6 +336,7 @@ pub(super) fn lock_domains(daemon: &Daemon) -> Result<Vec<DomainLock>, String> {
     let shared = &daemon.context.shared;
     let scope = Scope::new(&shared.clock, METADATA, Some(&daemon.stop));
     let mut said = false;
+    let _wait = waiting(&scope, "another ec2fleetd, which settles what an earlier run left");
     let mut one = |d: &Arc<Domain>| loop {
         let e = match DomainLock::acquire(&shared.root, d.name()) {
             Ok(lock) => return Ok(lock),
