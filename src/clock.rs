@@ -10,14 +10,27 @@
 //! never set.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 
 /// The kernel's waits stand still while the machine is suspended. So none lasts longer than this: then [`Tick`]s, which
 /// went on, tell whether it is over.
 const NAP: Duration = Duration::from_secs(5);
+
+static LOCAL_OFFSET: OnceLock<UtcOffset> = OnceLock::new();
+
+/// Asks for the machine's offset from UTC: it can only be told while there is one thread.
+pub(crate) fn note_local_offset() {
+    let _ = LOCAL_OFFSET.set(UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC));
+}
+
+/// The machine's offset from UTC, as it was at the start.
+pub(crate) fn local_offset() -> UtcOffset {
+    LOCAL_OFFSET.get().copied().unwrap_or(UtcOffset::UTC)
+}
 
 /// A moment on the monotonic clock, as time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

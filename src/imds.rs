@@ -26,6 +26,7 @@ use crate::http::{Cause, Failure, Http, Limits, Request, Response, Sent};
 use crate::random;
 use crate::scope::{Halt, Scope};
 use crate::sys::announced::Announced;
+use crate::waits::waiting;
 
 mod endpoints;
 mod events;
@@ -201,6 +202,7 @@ impl Imds {
         let mut last = None;
         let mut attempt = 0;
         let mut network = None;
+        let _wait = waiting(scope, format!("the metadata service to give {path}"));
         loop {
             if let Err(halt) = scope.check() {
                 return Err(ImdsError::Halted { path: path.to_owned(), halt, last });

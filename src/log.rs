@@ -1,20 +1,31 @@
 //! The logger: one line per message on standard error, with the domain that the thread works for; where nobody would
 //! read that (an initramfs without a console), in the kernel's log.
 //!
+//! Nobody who logs waits for who reads: lines go to a thread that writes them, by way of a bounded queue ([`queue`]).
+//! What the process wrote last is waited for at its end, for [`AT_THE_END`] at most.
+//!
 //! error = someone must act, warn = degraded or retrying, info = progress (about 20 lines a boot), debug = one line per
 //! request. Never headers, bodies, user data or credentials.
+
+mod queue;
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use queue::{Item, Queue};
+
+/// How long the end of the process waits for what it wrote last.
+const AT_THE_END: Duration = Duration::from_secs(2);
 
 thread_local! {
     static DOMAIN: RefCell<String> = const { RefCell::new(String::new()) };
@@ -69,8 +80,10 @@ pub(crate) fn place() -> &'static str {
 
 static TO_KERNEL: AtomicBool = AtomicBool::new(false);
 
-/// What stands at the foot of the terminal; `None`: standard error is none.
-static BAR: Mutex<Option<String>> = Mutex::new(None);
+/// All that is still to be written.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+/// Standard error is a terminal, with a line at its foot.
+static HAS_BAR: AtomicBool = AtomicBool::new(false);
 
 /// Terminals have at least so many columns; a longer line would not be written over as a whole.
 const COLUMNS: usize = 79;
@@ -81,32 +94,70 @@ const CLEAR: &str = "\r\x1b[K";
 /// Shows `text` at the foot of the terminal, in place of what was there; nothing if it is empty. `false`: standard error
 /// is no terminal.
 pub(crate) fn bar(text: &str) -> bool {
-    let mut bar = BAR.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(bar) = &mut *bar else { return false };
-    *bar = one_line(text).chars().take(COLUMNS).collect();
-    let _ = std::io::stderr().lock().write_all(format!("{CLEAR}{bar}").as_bytes());
+    let Some(queue) = QUEUE.get().filter(|_| HAS_BAR.load(Ordering::Relaxed)) else { return false };
+    queue.bar(one_line(text).chars().take(COLUMNS).collect());
     true
 }
 
-/// A line above the bar, if there is one.
-fn above_bar(line: &str) {
-    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = match bar.as_deref() {
-        Some(bar) if !bar.is_empty() => format!("{CLEAR}{line}{bar}"),
-        _ => line.to_owned(),
-    };
-    // A log that cannot be written must not stop a boot.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+/// Waits until all that was logged is written; not for long, where nobody reads it.
+pub(crate) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(AT_THE_END);
+    }
 }
 
-enum Logger {
+/// How the log is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
     /// Standard error.
     Plain,
     /// Standard error is the journal: a priority in front, no time.
     Journal,
-    /// The kernel's log, by its path and as it was at the start.
+    /// The kernel's log.
+    Kmsg,
+}
+
+/// Where it is written to.
+enum Sink {
+    Stderr,
+    /// The path of the kernel's log, and as it was at the start.
     Kmsg(PathBuf, File),
 }
+
+/// Writes it. A log that cannot be written stops nothing, so errors are dropped.
+struct Writer {
+    sink: Sink,
+    /// What stands at the foot of the terminal.
+    bar: String,
+}
+
+impl Writer {
+    fn write(&mut self, item: Item) {
+        let text = match item {
+            Item::Bar(text) => {
+                self.bar = text;
+                format!("{CLEAR}{}", self.bar)
+            }
+            Item::Line(line) if self.bar.is_empty() => line,
+            Item::Line(line) => format!("{CLEAR}{line}{}", self.bar),
+        };
+        match &self.sink {
+            Sink::Stderr => {
+                let _ = std::io::stderr().lock().write_all(text.as_bytes());
+            }
+            Sink::Kmsg(path, file) => {
+                // Of one descriptor the kernel takes ten records in five seconds and drops the others: each message
+                // gets its own. After a switch_root there may be no path to it any more.
+                let fresh = open(path);
+                let mut to = fresh.as_ref().unwrap_or(file);
+                let _ = text.split_inclusive('\n').try_for_each(|record| to.write_all(record.as_bytes()));
+            }
+        }
+    }
+}
+
+/// The logger of the crate `log`.
+struct Logger(Form);
 
 /// Whether `stream` is the one that `JOURNAL_STREAM` (device and inode) names. The variable alone says nothing: whoever
 /// redirects our output hands it down all the same.
@@ -133,21 +184,44 @@ fn open(kmsg: &Path) -> std::io::Result<File> {
 pub(crate) fn init(verbose: bool, place: Place, kmsg: &Path) {
     let journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), std::io::stderr());
     let wanted = place == Place::Kmsg || (place == Place::Auto && !journal && is_lost(std::io::stderr()));
-    let (logger, missing) = match wanted.then(|| open(kmsg)) {
+    let (form, sink, missing) = match wanted.then(|| open(kmsg)) {
         Some(Ok(file)) => {
             TO_KERNEL.store(true, Ordering::Relaxed);
-            (Logger::Kmsg(kmsg.to_owned(), file), None)
+            (Form::Kmsg, Sink::Kmsg(kmsg.to_owned(), file), None)
         }
-        other => (if journal { Logger::Journal } else { Logger::Plain }, other.and_then(Result::err)),
+        other => (if journal { Form::Journal } else { Form::Plain }, Sink::Stderr, other.and_then(Result::err)),
     };
-    if matches!(logger, Logger::Plain) && std::io::stderr().is_terminal() {
-        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(String::new());
-    }
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    HAS_BAR.store(form == Form::Plain && std::io::stderr().is_terminal(), Ordering::Relaxed);
+    let queue = Queue::new(match form {
+        Form::Plain => |n| missing_lines(Form::Plain, n),
+        Form::Journal => |n| missing_lines(Form::Journal, n),
+        Form::Kmsg => |n| missing_lines(Form::Kmsg, n),
+    });
+    let mut writer = Writer { sink, bar: String::new() };
+    // Without a thread there is no log: what has no thread for it ends soon anyway, and says so by its exit code.
+    queue.serve(move |item| writer.write(item));
+    let _ = QUEUE.set(queue);
+    if log::set_boxed_logger(Box::new(Logger(form))).is_ok() {
         log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Info });
     }
     if let Some(e) = missing {
         log::warn!("cannot log to {}: {e}", kmsg.display());
+    }
+}
+
+/// The line for lines that were not taken.
+fn missing_lines(form: Form, n: u64) -> String {
+    let text = format!("{n} lines of this log were dropped: they came faster than they were read");
+    form.text(Level::Warn, "", &text)
+}
+
+impl Form {
+    fn text(self, level: Level, domain: &str, message: &str) -> String {
+        match self {
+            Form::Plain => dated(level, domain, message),
+            Form::Journal => format!("<{}>{domain}{message}\n", priority(level)),
+            Form::Kmsg => records(level, domain, message).collect(),
+        }
     }
 }
 
@@ -166,27 +240,14 @@ impl Log for Logger {
             d => format!("[{d}] "),
         });
         let message = one_line(&r.args().to_string());
-        // A log that cannot be written must not stop a boot.
-        let _ = match self {
-            Logger::Plain => {
-                above_bar(&dated(r.level(), &domain, &message));
-                Ok(())
-            }
-            Logger::Journal => {
-                let text = format!("<{}>{domain}{message}\n", priority(r.level()));
-                std::io::stderr().lock().write_all(text.as_bytes())
-            }
-            Logger::Kmsg(path, file) => {
-                // Of one descriptor the kernel takes ten records in five seconds and drops the others: each message
-                // gets its own. After a switch_root there may be no path to it any more.
-                let fresh = open(path);
-                let mut to = fresh.as_ref().unwrap_or(file);
-                records(r.level(), &domain, &message).try_for_each(|record| to.write_all(record.as_bytes()))
-            }
-        };
+        if let Some(queue) = QUEUE.get() {
+            queue.put(r.level(), self.0.text(r.level(), &domain, &message));
+        }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        flush();
+    }
 }
 
 /// One message is one line, whatever an API or a command put into it.

@@ -12,7 +12,7 @@
 //! 3  aws                           the client, with its keys from where they are
 //! 2  imds                          the other client
 //! 1  config  http  sntp  sys
-//! 0  clock  scope  log  parallel  random  model  suggest  macros  cli
+//! 0  clock  scope  log  waits  parallel  random  model  suggest  macros  cli
 //! ```
 //!
 //! Files called `properties.rs` try a module with many inputs; `properties` here is what these tests share.
@@ -40,6 +40,7 @@ mod scope;
 mod sntp;
 mod suggest;
 mod sys;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,13 @@ use daemon::Outcome;
 /// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: something could not be rolled back
 /// or released.
 fn main() -> ExitCode {
+    clock::note_local_offset();
+    let code = run();
+    log::flush();
+    code
+}
+
+fn run() -> ExitCode {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
     if name == sys::freeze::THAW {

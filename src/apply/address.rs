@@ -20,6 +20,7 @@ use crate::model::Event;
 use crate::plan::addresses::{self, Place};
 use crate::random;
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 /// How often it is looked whether an address has come free.
 const LOOK: Duration = Duration::from_secs(5);
@@ -65,6 +66,7 @@ impl Shared {
 
     /// Waits until no domain of this process is about to give the instance another address.
     pub(super) fn addresses_have_come(&self, scope: &Scope) -> Result<(), Failure> {
+        let _wait = waiting(scope, "the elastic address of this instance");
         while self.addresses_to_come.load(Ordering::Relaxed) > 0 {
             let wait = scope.sleep(Duration::from_millis(20));
             wait.map_err(|h| Failure::halted("the elastic address of this instance has not come", h))?;
@@ -83,6 +85,7 @@ impl DomainRun {
         let filters = addresses::filters(&d.choice, &self.config.name);
         let waiting = d.wait.map(|wait| scope.within(wait));
         let mut said = false;
+        let _wait = crate::waits::waiting(scope, format!("the address of {}", d.path));
         loop {
             let all = self.addresses(&filters, scope)?;
             let here = |a: &&Address| matches!(addresses::place(a, &at.id, &at.private_ip), Place::Here(_));

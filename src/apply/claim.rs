@@ -22,6 +22,7 @@ use crate::scope::{Halt, Scope};
 use crate::sys::block::{NameSnapshot, names_in_use};
 use crate::sys::device_names::DeviceNames;
 use crate::sys::lock::DeviceNameLock;
+use crate::waits::waiting;
 
 /// How many answers in a row without a volume are not believed, where a claim of it may have worked.
 const MISSED: u32 = 3;
@@ -107,6 +108,7 @@ impl DomainRun {
     fn claim_as(&self, d: &VolumeDirective, v: &Volume, device: &str, still: &Still<'_>, scope: &Scope) -> Claim {
         let mut pause = Duration::from_millis(500);
         let mut said = false;
+        let _wait = waiting(scope, format!("the device name {device}"));
         loop {
             let before = NameSnapshot::take(&self.shared.root);
             match self.attempt(d, v, device, still, scope)? {
@@ -226,6 +228,7 @@ impl DomainRun {
         let me = facts.instance_id.as_str();
         let what = format!("attach {} to {me} as {device}", v.id);
         self.note_call("attach_volume", json!({ "VolumeId": v.id, "InstanceId": me, "Device": device }));
+        let _wait = waiting(scope, format!("the claim of {} as {device}", v.id));
         // Some earlier call may have worked: only a look can say that this volume is not ours.
         let mut unsure = false;
         let mut said = false;

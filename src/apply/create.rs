@@ -18,6 +18,7 @@ use crate::plan::tags;
 use crate::plan::unfinished::Own;
 use crate::plan::volumes::{Found, Standing, standing};
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 /// How many volumes of earlier generations are looked through for one that is not finished.
 pub(super) const MAX_GENERATIONS: u32 = 50;
@@ -201,6 +202,7 @@ impl DomainRun {
         let mut now = Some(made);
         let mut pause = Duration::from_millis(250);
         let quiet_until = self.shared.clock.now().after(QUIET);
+        let _wait = waiting(scope, format!("the new volume {id}"));
         let mut progress = self.shared.measure(&d.path);
         let dead = |what: &str| {
             Failure::new(format!(

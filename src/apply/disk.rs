@@ -16,7 +16,7 @@ use crate::sys::Root;
 use crate::sys::block::{self, NameSnapshot, Named, Pace};
 use crate::sys::holders::{Alone, Holder, holders};
 use crate::sys::mounts::StillHeld;
-use crate::sys::waiting::{self, Waiting};
+use crate::waits::{self, News, waiting};
 
 /// How long a disk may take before the API is asked about it; most are there within 2 s.
 const LATE: Duration = Duration::from_secs(3);
@@ -57,11 +57,11 @@ impl Vacated {
 impl DomainRun {
     /// Waits until nobody has the disk of `id` who has come since it was vacated.
     pub(super) fn until_vacant(&self, id: &str, vacated: &mut Vacated, scope: &Scope) -> Result<(), StillHeld> {
-        let mut waiting = Waiting::begin(scope);
+        let mut news = News::default();
         loop {
             let Err(held) = self.is_vacant(vacated, scope) else { return Ok(()) };
-            if waiting.is_due(&held.to_string(), self.shared.clock.now()) {
-                log::warn!("{id}: {held}; trying until {}", waiting::until(scope));
+            if news.is_due(&held.to_string(), self.shared.clock.now()) {
+                log::warn!("{id}: {held}; trying until {}", waits::until(scope));
             }
             if scope.sleep(VACANT).is_err() {
                 return Err(held);
@@ -109,7 +109,7 @@ impl DomainRun {
         let mut ask_at = if serials { clock.now().after(LATE) } else { clock.now() };
         let mut pause = Duration::from_millis(500);
         let mut missing = "no disk with its serial appeared".to_owned();
-        let mut waiting = Waiting::begin(scope);
+        let wait = waiting(scope, format!("the disk of {id}, attached as {device}"));
         loop {
             let found = match block::find_by_serial(root, id) {
                 Some(path) => Some(path),
@@ -132,7 +132,7 @@ impl DomainRun {
             }
             let late = |h| Failure::halted(format!("{id} is attached as {device}, but {missing}"), h);
             scope.check().map_err(late)?;
-            waiting.tell(&format!("the disk of {id}, attached as {device} ({missing})"), scope);
+            wait.say(format!("the disk of {id}, attached as {device} ({missing})"));
             if clock.now() >= ask_at {
                 // The end of the scope may well come while EC2 is asked: what is waited for is the disk all the same.
                 let before = std::mem::replace(

@@ -11,6 +11,7 @@ use crate::config::{Source, VolumeDirective};
 use crate::plan::volumes::{self, Found, Standing};
 use crate::plan::{tags, waiting};
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 impl DomainRun {
     /// Source `x`.
@@ -26,6 +27,7 @@ impl DomainRun {
         };
         let mut seen = read.iter().find(|v| v.id == id).cloned();
         let mut wait = Wait::new(self, d, false, waited);
+        let _wait = waiting(scope, format!("{id} to be free"));
         let (mut said, mut warned) = (false, false);
         let mut pause = Duration::from_millis(500);
         let mut looked = false;

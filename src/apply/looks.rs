@@ -7,6 +7,7 @@ use super::{DomainRun, Failure};
 use crate::aws::ec2::Volume;
 use crate::plan::volumes::{Standing, standing};
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 /// How long a volume may take to be made or detached.
 const AT_REST: Duration = Duration::from_secs(60);
@@ -20,6 +21,7 @@ impl DomainRun {
     pub(super) fn until_at_rest(&self, id: &str, scope: &Scope) -> Result<Option<Volume>, Failure> {
         let mut pause = Duration::from_millis(250);
         let scope = scope.within(AT_REST);
+        let _wait = waiting(&scope, format!("{id} to be free, or here"));
         loop {
             let now = self.describe(&scope, id)?;
             let facts = self.shared.facts();

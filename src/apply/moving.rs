@@ -24,6 +24,7 @@ use crate::plan::moves::{self, Mark};
 use crate::plan::tags;
 use crate::plan::volumes::spread;
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 /// How long a rival that read the volume before it was marked may take to claim or to mark it, and a read to know.
 pub(super) const SETTLE: Duration = Duration::from_secs(3);
@@ -55,6 +56,7 @@ impl DomainRun {
         };
         let facts = self.shared.facts();
         let (mut losses, mut said) = (0, false);
+        let _wait = waiting(scope, format!("a volume of pool '{pool}' in another zone"));
         let (mut gone, mut asked) = (BTreeSet::new(), false);
         loop {
             let all = self.describe_pool(pool, scope)?;
@@ -311,6 +313,7 @@ impl DomainRun {
         let Some(m) = self.move_of(d) else { return Err(Failure::new("nothing is being moved")) };
         let mut s = self.make_move_snapshot(d, &m, scope)?;
         let id = s.id.clone();
+        let _wait = waiting(scope, format!("the snapshot {id} of {}", m.volume_id));
         let clock = &self.shared.clock;
         let (mut seen, mut checked) = (clock.now(), clock.now());
         let mut measure = self.shared.measure(&d.path);

@@ -15,8 +15,8 @@ use super::{DomainRun, Failure, lock};
 use crate::config::{self, VolumeDirective};
 use crate::plan::nesting::{self, Place};
 use crate::scope::{Halt, Scope};
-use crate::sys::waiting::Waiting;
 use crate::sys::{Root, block, mounting};
+use crate::waits::waiting;
 
 /// How often somebody who waits looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -283,10 +283,8 @@ impl Nested {
         };
         // What is left then is for finding out who holds it.
         let scope = scope.within(scope.remaining() * 3 / 4);
-        let mut waiting = Waiting::begin(&scope);
-        while stands() && scope.sleep(LOOK).is_ok() {
-            waiting.tell(&format!("what stands on the mount of {key} to be unmounted"), &scope);
-        }
+        let _wait = waiting(&scope, format!("what stands on the mount of {key} to be unmounted"));
+        while stands() && scope.sleep(LOOK).is_ok() {}
     }
 
     fn set(&self, key: &str, stand: Stand) {

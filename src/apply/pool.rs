@@ -15,6 +15,7 @@ use crate::plan::create;
 use crate::plan::volumes::{self, Chooser};
 use crate::plan::waiting::{self, Held, States};
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 /// How long our own detachment of a pool's volume is waited for.
 const DETACHING: Duration = Duration::from_secs(30);
@@ -38,6 +39,7 @@ impl DomainRun {
         let (mut reading, mut again) = (read.clone(), false);
         let (mut gone, mut asked) = (BTreeSet::new(), None);
         let mut wait = Wait::new(self, d, true, waited);
+        let _wait = waiting(scope, format!("a volume of pool '{pool}'"));
         let mut said = false;
         let mut looked_for_orphans = false;
         let mut losses_ever = 0u32;

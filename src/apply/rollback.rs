@@ -16,7 +16,7 @@ use crate::plan::volumes::{Standing, standing};
 use crate::plan::way_out::share;
 use crate::scope::Scope;
 use crate::sys::mounts::{self, MountSet};
-use crate::sys::waiting::{self, Waiting};
+use crate::waits::{self, News, waiting};
 
 /// How long EC2 may not find a volume that it has made a moment ago.
 const UNSEEN: Duration = Duration::from_secs(30);
@@ -164,6 +164,7 @@ impl DomainRun {
         let Some(token) = &v.token else { return Ok(None) };
         let mut pause = Duration::from_millis(500);
         let patience = scope.within(UNSEEN);
+        let _wait = waiting(scope, format!("a volume with the client token {token} to be found"));
         // Reads lag behind writes: an empty answer is believed only after some of them.
         loop {
             let found = self
@@ -185,6 +186,7 @@ impl DomainRun {
     pub(super) fn is_here(&self, v: &VolumeHold, id: &str, scope: &Scope) -> Result<bool, String> {
         let facts = self.shared.facts();
         let mut pause = Duration::from_millis(500);
+        let _wait = waiting(scope, format!("what has become of the claim of {id}"));
         for round in 0.. {
             let now = self.describe(scope, id).map_err(|f| format!("{id}, which may be attached: {f}"))?;
             match now.map(|v| standing(&v, &facts.instance_id, &facts.zone)) {
@@ -275,10 +277,11 @@ impl DomainRun {
         let me = facts.instance_id.as_str();
         let stays = |why: &dyn std::fmt::Display| format!("{id} stays attached as {}: {why}", v.device);
         let mut pause = Duration::from_millis(250);
+        let _wait = waiting(scope, format!("{id} to be detached"));
         // `asked`: EC2 has given a plain answer; before that no look is believed.
         let (mut asked, mut still_here) = (false, 0);
         let mut busy: Option<String> = None;
-        let mut waiting = Waiting::begin(scope);
+        let mut news = News::default();
         loop {
             if !asked {
                 self.until_vacant(id, &mut vacated, scope).map_err(|held| stays(&held))?;
@@ -305,8 +308,8 @@ impl DomainRun {
                 {
                     // If it is what we hold, or what somebody has for a moment, it goes now.
                     let who = vacated.busy(&self.shared.root, scope);
-                    if waiting.is_due(&who, self.shared.clock.now()) {
-                        log::warn!("{id}: EC2 says busy: {who}; waiting until {}", waiting::until(scope));
+                    if news.is_due(&who, self.shared.clock.now()) {
+                        log::warn!("{id}: EC2 says busy: {who}; waiting until {}", waits::until(scope));
                     }
                     busy = Some(who);
                 }
@@ -318,7 +321,6 @@ impl DomainRun {
                             asked &= still_here % ASK_AGAIN != 0;
                         }
                         busy = None;
-                        waiting.tell(&format!("{id} to be detached"), scope);
                     }
                     Standing::Absent(why) if !now.attachments.is_empty() => return Ok(Some(why)),
                     Standing::Free | Standing::Absent(_) | Standing::Broken(_) if !asked => {}
@@ -347,6 +349,7 @@ impl DomainRun {
     ) -> Result<(), String> {
         let mut pause = Duration::from_millis(500);
         let patience = scope.within(UNSEEN);
+        let _wait = waiting(scope, format!("{id} to be deleted"));
         loop {
             match self.delete_owned(id, own, marked, scope) {
                 Ok(()) => {

@@ -175,7 +175,9 @@ impl DomainRun {
         if v.origin == Origin::Claimed {
             return Ok(true);
         }
-        let Some(now) = self.until_found(&id, v.seen || v.attached != Done::No, scope).map_err(failed)? else { return Ok(true) };
+        let Some(now) = self.until_found(&id, v.seen || v.attached != Done::No, scope).map_err(failed)? else {
+            return Ok(true);
+        };
         if !now.attachments.is_empty() || now.tag(tags::OWNER) != Some(me.as_str()) {
             log::info!("{id}, which an earlier run created, is another's by now and left alone");
             return Ok(true);

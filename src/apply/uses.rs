@@ -19,6 +19,7 @@ use crate::scope::{Halt, Scope};
 use crate::sys::mounts;
 use crate::sys::use_lock::UseLock;
 use crate::sys::{Root, run_dir};
+use crate::waits::waiting;
 
 /// How often it is looked whether a thing is taken away by now.
 const LOOK: Duration = Duration::from_millis(50);
@@ -87,6 +88,7 @@ impl Uses {
     /// and what was known of it is old.
     fn enter(&self, root: &Root, thing: &str, domain: &str, path: &str, scope: &Scope) -> Result<bool, Halt> {
         let mut waited = false;
+        let _wait = waiting(scope, format!("{thing}, which is being put back"));
         while !self.try_enter(root, thing, domain, path) {
             waited = true;
             scope.sleep(LOOK)?;
@@ -137,6 +139,7 @@ impl Uses {
 
     /// The right to take `thing` away, which the directive `path` uses no more; or who else has it.
     fn take(&self, root: &Root, thing: &str, path: &str, scope: &Scope) -> Result<Result<Taking<'_>, Other>, Halt> {
+        let _wait = waiting(scope, format!("{thing}, which somebody else is putting back"));
         loop {
             let mut things = lock(&self.things);
             let known = things.entry(thing.to_owned()).or_default();

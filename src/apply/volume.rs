@@ -19,6 +19,7 @@ use crate::plan::volumes::{self, Found, Standing};
 use crate::plan::{create, format, tags};
 use crate::scope::Scope;
 use crate::sys::written::written;
+use crate::waits::waiting;
 
 /// A volume whose disk is usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +137,7 @@ impl DomainRun {
     /// Gets the directive its volume. `read` is what [`DomainRun::read_volumes`] found.
     pub(crate) fn acquire(&self, d: &VolumeDirective, read: &Reading, scope: &Scope) -> Result<Acquired, Failure> {
         let mut read = read.clone();
+        let _wait = waiting(scope, format!("the volume of {}", d.path));
         // Of which two answers, some seconds apart, had nothing.
         let mut sure: Vec<Source> = Vec::new();
         loop {

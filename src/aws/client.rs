@@ -16,6 +16,7 @@ use crate::http::{Cause, Failure, Http, Limits, Request, Response, Sent};
 use crate::imds::{Imds, SKEW_LIMIT_MS};
 use crate::random;
 use crate::scope::Scope;
+use crate::waits::waiting;
 
 const CONNECT: Duration = Duration::from_secs(3);
 const TRY: Duration = Duration::from_secs(15);
@@ -187,6 +188,7 @@ impl Client {
         let mut last = None;
         let mut attempt = 0;
         let mut unsure = false;
+        let wait = waiting(scope, format!("{} of {}", call.action, call.service.name()));
         loop {
             if let Err(halt) = scope.check() {
                 return Err(ApiError::halted(call.action, halt, last));
@@ -217,6 +219,7 @@ impl Client {
                 log::warn!("{} {}: {e}; trying on", call.service.name(), call.action);
             }
             unsure |= e.unsure;
+            wait.say(format!("{} of {} (last answer: {e})", call.action, call.service.name()));
             last = Some(e);
             if let Err(halt) = scope.sleep(pause) {
                 return Err(ApiError::halted(call.action, halt, last));

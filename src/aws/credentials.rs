@@ -20,6 +20,7 @@ use crate::clock::{Clock, Tick};
 use crate::imds::{Imds, ImdsError};
 use crate::random;
 use crate::scope::{Halt, Scope};
+use crate::waits::waiting;
 
 /// EC2 renews a role's credentials at least this long before their end.
 const MARGIN: Duration = Duration::from_secs(300);
@@ -274,6 +275,7 @@ impl Provider {
     fn fetch(&self, scope: &Scope) -> Result<Arc<Keys>, CredentialsError> {
         let mut attempt = 0u32;
         let mut before: Option<String> = None;
+        let _wait = waiting(scope, "credentials of the instance role");
         loop {
             let asked = self.ask(scope).map_err(|e| match (e.halt(), before.take()) {
                 // What was missing all the time says more than where the time ran out.

@@ -58,10 +58,10 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
     let text = panic.to_string().replace('\n', " ");
     log::error!("a fault in this program: {text}");
     if ARMED.get().is_none() {
-        std::process::exit(NOTHING_HELD);
+        end(NOTHING_HELD);
     }
     if reason().is_some() {
-        std::process::exit(HELD);
+        end(HELD);
     }
     // Another thread that panics meanwhile waits here until it is gone.
     let _once = ONCE.lock();
@@ -74,7 +74,13 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
     again.args(args).env(PANIC, &text);
     // The steps at which a test wants it to die are counted anew.
     again.env_remove("EC2FLEETD_DIE");
+    crate::log::flush();
     let error = again.exec();
     log::error!("cannot start again to put back what was in flight (the next run does): {error}");
-    std::process::exit(HELD);
+    end(HELD);
+}
+
+fn end(code: i32) -> ! {
+    crate::log::flush();
+    std::process::exit(code)
 }

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, userdata};
 use crate::exec::Runner;
 use crate::imds::{Imds, ImdsError};
+use crate::log::in_domain;
 use crate::model::Facts;
 use crate::parallel;
 use crate::poll::Noticed;
@@ -29,6 +30,7 @@ use crate::sys::journal::JournalFile;
 use crate::sys::lock::{DomainLock, LockError};
 use crate::sys::mounts::MountSet;
 use crate::sys::{Root, beside, freeze, notify::Notifier, signals};
+use crate::waits::{self, waiting};
 
 /// How long the metadata service may take until the config says how long init may take.
 const METADATA: Duration = Duration::from_secs(300);
@@ -101,13 +103,21 @@ fn parse(bytes: &[u8], name: &str) -> Result<Option<Config>, Refusal> {
 
 /// Sets up a run. From here on a signal makes a request to `stop`.
 pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
-    // The offset can only be asked for while there is one thread.
-    let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+    let offset = crate::clock::local_offset();
     let clock = Arc::new(Clock::new(std::env::var("EC2FLEETD_CLOCK").ok().as_deref()).map_err(usage)?);
     let root = Root::from_env();
     let mounts_before = MountSet::take(&root);
     let notifier = Arc::new(Notifier::from_env());
-    signals::install(stop).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
+    let told = notifier.clone();
+    waits::watch(clock.clone(), move |text| told.waiting(text));
+    let (told, ticks) = (notifier.clone(), clock.clone());
+    let state = move || {
+        log::info!("{}", told.going_on());
+        for (domain, text) in waits::list(&ticks) {
+            in_domain(&domain, || log::info!("{text}"));
+        }
+    };
+    signals::install(stop, Box::new(state)).map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let env = Env::of_process();
     let endpoints = match args.imds.as_slice() {
         [] => crate::imds::endpoints(None, &|name| env.get(name).map(str::to_owned)).map_err(usage)?,
@@ -336,6 +346,7 @@ pub(super) fn lock_domains(daemon: &Daemon) -> Result<Vec<DomainLock>, String> {
     let shared = &daemon.context.shared;
     let scope = Scope::new(&shared.clock, METADATA, Some(&daemon.stop));
     let mut said = false;
+    let _wait = waiting(&scope, "another ec2fleetd, which settles what an earlier run left");
     let mut one = |d: &Arc<Domain>| loop {
         let e = match DomainLock::acquire(&shared.root, d.name()) {
             Ok(lock) => return Ok(lock),

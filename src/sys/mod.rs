@@ -54,7 +54,6 @@ pub(crate) mod run_dir;
 pub(crate) mod signals;
 pub(crate) mod start;
 pub(crate) mod use_lock;
-pub(crate) mod waiting;
 pub(crate) mod written;
 
 use std::io;
@@ -64,7 +63,7 @@ use std::time::Duration;
 
 use crate::parallel;
 use crate::scope::{Halt, Scope};
-use waiting::Waiting;
+use crate::waits::waiting;
 
 /// What stands before `/dev`, `/sys`, `/proc` and `/run`: nothing, or the directory in `EC2FLEETD_ROOT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,18 +132,15 @@ pub(crate) fn beside_told<T: Send + 'static>(
 ) -> io::Result<T> {
     let (done, wait) = mpsc::channel();
     parallel::background("beside", Box::new(move || drop(done.send(work()))));
-    let mut waiting = Waiting::begin(scope);
+    let _wait = waiting(scope, what);
     loop {
-        let nap = waiting.silent_for(scope.clock.now()).min(scope.remaining());
-        let halt = match wait.recv_timeout(scope.clock.nap(nap).clamp(Duration::from_millis(1), LOOK)) {
+        let nap = scope.clock.nap(scope.remaining());
+        let halt = match wait.recv_timeout(nap.clamp(Duration::from_millis(1), LOOK)) {
             Ok(end) => return end,
             Err(mpsc::RecvTimeoutError::Timeout) => scope.check().err(),
             Err(mpsc::RecvTimeoutError::Disconnected) => Some(Halt::Deadline),
         };
-        let Some(halt) = halt else {
-            waiting.tell(what, scope);
-            continue;
-        };
+        let Some(halt) = halt else { continue };
         return wait.recv_timeout(LAST).unwrap_or_else(|_| {
             let text = match halt {
                 Halt::Deadline => "it does not answer".to_owned(),

@@ -19,9 +19,9 @@ use rustix::mount::UnmountFlags;
 
 use super::disk_tree::{DiskTree, Number, parse_number};
 use super::holders::{self, Alone, Holder};
-use super::waiting::{self, Waiting};
 use super::{Root, beside_told, mounting};
 use crate::scope::Scope;
+use crate::waits::{self, News};
 
 /// One line of a mountinfo, see proc_pid_mountinfo(5).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,7 +170,7 @@ pub(crate) fn unmount_all(
     scope: &Scope,
 ) -> Result<Alone, StillHeld> {
     let mut points = Vec::new();
-    let mut waiting = Waiting::begin(scope);
+    let (mut news, begun) = (News::default(), scope.clock.now());
     let mut pause = PAUSES.0;
     let mut held = StillHeld { device: node.to_path_buf(), cause: None, holders: Vec::new() };
     loop {
@@ -220,9 +220,9 @@ pub(crate) fn unmount_all(
         // moment ago and is held by nobody any more neither.
         let by_others = held.holders.iter().any(|h| !points.iter().any(|p| h.is_mount(p))) || held.cause.is_some();
         let now = scope.clock.now();
-        let quick = pause == PAUSES.0 || !(by_others || waiting.silent_for(now).is_zero());
-        if !quick && waiting.is_due(&held.to_string(), now) {
-            log::warn!("{what}: {held}; trying until {}", waiting::until(scope));
+        let quick = pause == PAUSES.0 || !(by_others || now.since(begun) >= waits::QUIET);
+        if !quick && news.is_due(&held.to_string(), now) {
+            log::warn!("{what}: {held}; trying until {}", waits::until(scope));
         }
         pause = pause.mul_f64(1.25).min(PAUSES.1);
     }

@@ -3,15 +3,26 @@
 //! Nothing here fails its caller: without systemd there is nobody to tell.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>, AtomicBool);
+pub(crate) struct Notifier {
+    way: Option<(UnixDatagram, SocketAddr)>,
+    is_ready: AtomicBool,
+    /// What goes on, where no wait is told of.
+    status: Mutex<String>,
+}
 
 impl Notifier {
     /// By `NOTIFY_SOCKET`: a path, or an abstract name after an `@`.
@@ -35,18 +46,18 @@ impl Notifier {
             let tried: std::io::Result<_> = connect(&name);
             tried.inspect_err(|e| log::warn!("cannot use NOTIFY_SOCKET={}: {e}", name.display())).ok()
         });
-        Notifier(way, AtomicBool::new(false))
+        Notifier { way, ..Notifier::default() }
     }
 
     /// The daemon is ready. Told once: who waits for it waits no more.
     pub(crate) fn ready(&self) {
-        if self.1.swap(true, Ordering::Relaxed) {
+        if self.is_ready.swap(true, Ordering::Relaxed) {
             return;
         }
         self.send("READY=1");
         // OpenRC and busybox wait for a file; s6 has an open one for us, /dev/fd/N.
         if let Some(file) = std::env::var_os("EC2FLEETD_READY_FILE")
-            && let Err(e) = std::fs::write(&file, "\n")
+            && let Err(e) = write_now(Path::new(&file))
         {
             log::warn!("cannot write EC2FLEETD_READY_FILE={}: {e}", file.display());
         }
@@ -54,6 +65,24 @@ impl Notifier {
 
     /// One line on what is going on.
     pub(crate) fn status(&self, text: &str) {
+        text.clone_into(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        self.send_status(text);
+    }
+
+    /// What goes on, in the words of the last status.
+    pub(crate) fn going_on(&self) -> String {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is waited for, in place of what goes on; `None`: nothing any more.
+    pub(crate) fn waiting(&self, text: Option<&str>) {
+        match text {
+            Some(text) => self.send_status(text),
+            None => self.send_status(&self.status.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn send_status(&self, text: &str) {
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
         self.send(&format!("STATUS={line}"));
     }
@@ -69,12 +98,22 @@ impl Notifier {
     }
 
     fn send(&self, message: &str) {
-        if let Some((socket, address)) = &self.0
+        if let Some((socket, address)) = &self.way
             && let Err(e) = socket.send_to_addr(message.as_bytes(), address)
         {
             log::debug!("cannot tell systemd {message}: {e}");
         }
     }
+}
+
+/// Writes a line; where nobody reads it (a FIFO), that is an error and no wait.
+fn write_now(file: &Path) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(file, flags, Mode::from_raw_mode(0o666)).map_err(|e| match e {
+        Errno::NXIO => std::io::Error::other("nobody reads this FIFO"),
+        e => e.into(),
+    })?;
+    std::fs::File::from(fd).write_all(b"\n")
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod journal_kinds;
 mod layers;
 mod lifecycle;
 mod lives;
+mod log_unread;
 mod loops;
 mod matrix;
 mod matrix_changed;
