@@ -27,6 +27,7 @@ pub(crate) mod late;
 pub(crate) mod marks;
 pub(crate) mod mine;
 pub(crate) mod mount;
+mod mounted;
 pub(crate) mod moved;
 pub(crate) mod moving;
 pub(crate) mod names;

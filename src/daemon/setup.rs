@@ -171,7 +171,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         addresses(&facts)
     );
 
-    let runner = Arc::new(Runner::new());
+    let runner = Arc::new(Runner::new(&notifier));
     let mut config = config;
     nested::arrange(&mut config.domains, &root, &early).map_err(usage)?;
     let nested = Nested::of(&config.domains.iter().collect::<Vec<_>>(), &root, &early);
@@ -190,6 +190,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         stop,
         acted_on: None,
         watch: Arc::default(),
+        looked: Arc::default(),
         hurry: Stop::new(),
         failing,
         strays: Default::default(),

@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::group::Group;
 use super::output::Lines;
+use super::waiting::Waiting;
 use crate::clock::Tick;
 use crate::scope::{Halt, Scope, StopReason};
 
@@ -27,6 +28,8 @@ pub(super) enum End {
 
 /// How often the exit is looked for on a kernel without pidfds (before 5.3), and what is left of a process group.
 const TICK: Duration = Duration::from_millis(20);
+/// How long the end is waited for after SIGKILL: it is up to the kernel only, and to a disk that does not answer.
+const KILLED: Duration = Duration::from_secs(2);
 /// What a pipe can hold: more cannot have been written before the exit.
 const MAX_PIPE: usize = 1 << 20;
 
@@ -57,14 +60,14 @@ impl Running {
     }
 
     /// Waits for the end, and sees to it when `limit` is over: SIGTERM to the group, SIGKILL `grace` later.
-    pub(super) fn wait(&mut self, limit: &Scope, grace: Duration) -> End {
-        let end = self.watch(limit, grace);
+    pub(super) fn wait(&mut self, limit: &Scope, grace: Duration, waiting: &mut Waiting<'_>) -> End {
+        let end = self.watch(limit, grace, waiting);
         // What it wrote last.
         self.read(MAX_PIPE);
         end
     }
 
-    fn watch(&mut self, limit: &Scope, grace: Duration) -> End {
+    fn watch(&mut self, limit: &Scope, grace: Duration, waiting: &mut Waiting<'_>) -> End {
         let mut ending: Option<Ending> = None;
         loop {
             if self.status.is_none() {
@@ -82,6 +85,7 @@ impl Running {
                             Halt::Deadline => End::TimedOut,
                             Halt::Stopped(reason) => End::Stopped(reason),
                         };
+                        log::info!("{}: SIGTERM: {halt}; SIGKILL in {:.0} s", self.lines.of().1, grace.as_secs_f64());
                         self.signal(Signal::TERM);
                         ending = Some(Ending { why, next: now.after(grace), killed: false });
                     }
@@ -91,12 +95,13 @@ impl Running {
                         return e.why;
                     }
                     self.signal(Signal::KILL);
-                    *e = Ending { why: e.why, next: now.after(grace), killed: true };
+                    *e = Ending { why: e.why, next: now.after(grace.min(KILLED)), killed: true };
                 }
                 (Some(_), _) => {}
             }
             let until = ending.as_ref().map_or(limit.deadline, |e| e.next);
-            let mut real = limit.clock.nap(until.since(limit.clock.now()));
+            waiting.look(until);
+            let mut real = limit.clock.nap(until.since(limit.clock.now()).min(waiting.until_next()));
             if self.status.is_some() || self.pidfd.is_none() {
                 real = real.min(TICK);
             }
@@ -188,6 +193,8 @@ mod tests {
     #[test]
     fn a_kernel_without_pidfds_does_too() {
         let scope = Scope::new(&Arc::new(Clock::new(None).unwrap()), Duration::from_secs(60), None);
+        let notifier = crate::sys::notify::Notifier::default();
+        let mut waiting = Waiting::new(&notifier, "sh", "", &scope.clock);
         let (reader, writer) = io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&reader, true).unwrap();
         let mut command = Command::new("sh");
@@ -197,7 +204,7 @@ mod tests {
         let group = Groups::default().add("o", child.id());
         let mut running = Running::new(child, reader, Lines::new("sh"), group);
         running.pidfd = None;
-        assert_eq!(running.wait(&scope, Duration::from_secs(1)), End::Exit(7));
+        assert_eq!(running.wait(&scope, Duration::from_secs(1), &mut waiting), End::Exit(7));
         let (rest, unreaped) = running.finish();
         assert!(rest.is_none() && unreaped.is_none());
     }

@@ -6,7 +6,11 @@
 //! the least: so commands are ended in time for the unmounting, and the unmounting may take nearly all that is left for
 //! the detachment, which is nothing without it.
 
+mod undone;
+
 use std::time::Duration;
+
+pub(crate) use undone::{in_short, last_line};
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

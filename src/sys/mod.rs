@@ -14,6 +14,7 @@ pub(crate) mod journal;
 pub(crate) mod lock;
 pub(crate) mod mkfs;
 mod mounted_at;
+pub(crate) mod mounted_from;
 pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;

@@ -7,11 +7,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>, AtomicBool);
+pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>, AtomicBool, Mutex<String>);
 
 impl Notifier {
     /// By `NOTIFY_SOCKET`: a path, or an abstract name after an `@`.
@@ -35,7 +36,7 @@ impl Notifier {
             let tried: std::io::Result<_> = connect(&name);
             tried.inspect_err(|e| log::warn!("cannot use NOTIFY_SOCKET={}: {e}", name.display())).ok()
         });
-        Notifier(way, AtomicBool::new(false))
+        Notifier(way, AtomicBool::new(false), Mutex::default())
     }
 
     /// The daemon is ready. Told once: who waits for it waits no more.
@@ -54,8 +55,20 @@ impl Notifier {
 
     /// One line on what is going on.
     pub(crate) fn status(&self, text: &str) {
+        text.clone_into(&mut self.2.lock().unwrap_or_else(PoisonError::into_inner));
+        self.aside(text);
+    }
+
+    /// The same for something that is part of it, until [`Notifier::status_again`].
+    pub(crate) fn aside(&self, text: &str) {
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
         self.send(&format!("STATUS={line}"));
+    }
+
+    /// Says again what is going on.
+    pub(crate) fn status_again(&self) {
+        let text = self.2.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.aside(&text);
     }
 
     /// The daemon is on its way out.
@@ -87,8 +100,11 @@ mod tests {
         n.status("waits for\nvol-1");
         n.stopping();
         n.extend_timeout(Duration::from_millis(1500));
+        n.aside("a command");
+        n.status_again();
         let mut buffer = [0; 100];
-        for text in ["READY=1", "STATUS=waits for vol-1", "STOPPING=1", "EXTEND_TIMEOUT_USEC=1500000"] {
+        let waits = "STATUS=waits for vol-1";
+        for text in ["READY=1", waits, "STOPPING=1", "EXTEND_TIMEOUT_USEC=1500000", "STATUS=a command", waits] {
             let size = manager.recv(&mut buffer).unwrap();
             assert_eq!(std::str::from_utf8(&buffer[..size]).unwrap(), text);
         }
