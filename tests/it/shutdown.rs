@@ -200,6 +200,41 @@ fn what_could_not_be_released_is_in_the_last_line() {
     }
 }
 
+/// Each step after the commands: what it could not do is named, and the next ones are done.
+#[test]
+fn a_step_that_fails_is_in_the_last_line_and_the_next_ones_are_done() {
+    let (volume, name) = (id(1), "d.example.com.");
+    // (what is refused, what is said, exit code, what is left)
+    let steps = [
+        ("EC2:CreateSnapshot", format!("no snapshot of {volume} was made"), 0, (0, 0)),
+        ("EC2:DetachVolume", format!("{volume} is still attached"), 3, (1, 0)),
+        (
+            "Route53:ChangeResourceRecordSets",
+            format!("{name} A 203.0.113.10 in hosted zone Z1 is still there"),
+            3,
+            (0, 2),
+        ),
+    ];
+    for event in ["interrupted", "stopping", "terminating"] {
+        for (denied, said, code, left) in &steps {
+            let lab = lab(1);
+            let blocks = [on(&[event], &[sh("echo stop >> $LAB/seen")])];
+            let text = domain(&quoted(event), &blocks);
+            let snapshot = format!(r#""volume-id": "{volume}", snapshot: {{ on: ["{event}"] }}"#);
+            let text = text.replace(&format!(r#""volume-id": "{volume}""#), &snapshot);
+            let running = watching(&lab, &text, 1);
+            lab.server.world().deny(denied);
+            happen(&lab, &running, event);
+            let run = running.wait(&lab);
+            run.ends(*code, &[]);
+            let word = if event == "stopping" { "stopped" } else { event };
+            assert!(last_line(&run).contains(&format!("{word}, but {said}")), "{event} {denied}: {run}");
+            assert_eq!((lab.attached(&lab.me).len(), zone(&lab, "Z1").len()), *left, "{event} {denied}: {run}");
+            assert_eq!(seen(&lab), ["stop"], "{event} {denied}: {run}");
+        }
+    }
+}
+
 #[test]
 fn of_several_domains_each_is_named() {
     let lab = lab(1);
