@@ -48,7 +48,7 @@ pub(crate) enum Outcome {
     Failed,
     /// The command line or the config is wrong; nothing was touched.
     Usage,
-    /// Something could not be rolled back or released.
+    /// Something could not be rolled back or released, or a command of a shutdown failed.
     Incomplete,
 }
 

@@ -49,6 +49,20 @@ fn a_program_that_cannot_be_loaded_is_given_up_at_its_timeout() {
 }
 
 #[test]
+fn a_program_that_cannot_be_looked_for_is_given_up_too() {
+    let lab = crate::lab::Lab::new();
+    let dir = lab.dir.join("stalled");
+    std::fs::create_dir_all(&dir).unwrap();
+    let Some(stalled) = stalled::directory(&dir) else { return };
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let line = r#"{ argv: ["touch", "seen"], timeout: 10 }"#.to_owned();
+    let text = one(&format!("exec: [{}]", on(&["starting"], &[line])));
+    lab.run(&text, once().rate(10).env("PATH", &path)).ends(1, &["touch: it was not loaded within 1", "failed: d"]);
+    drop(stalled);
+    assert!(seen(&lab).is_empty() && !lab.dir.join("seen").exists());
+}
+
+#[test]
 fn a_check_that_cannot_be_loaded_ends_with_init() {
     let Some((lab, _loops)) = loops::lab(1) else { return };
     let dir = lab.dir.join("bin");
