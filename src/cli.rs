@@ -42,7 +42,7 @@ Exit codes:
   0  done, interrupted or stopped
   1  failed; what was in flight is rolled back
   2  wrong usage or config; nothing was touched
-  3  failed, and something could not be rolled back: the message names it
+  3  something could not be rolled back, released or done in a shutdown: the last lines name it
 
 The README describes the config.
 ";

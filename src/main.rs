@@ -48,7 +48,7 @@ use cli::Command;
 use daemon::Outcome;
 
 /// 0: done, interrupted or stopped. 1: failed and rolled back. 2: usage or config. 3: something could not be rolled back
-/// or released.
+/// or released, or a command of a shutdown failed.
 fn main() -> ExitCode {
     clock::note_local_offset();
     let code = run();

@@ -41,6 +41,11 @@ impl Event {
         self > Event::Interrupted
     }
 
+    /// What serves is ended at it: its commands are to stop an application, whatever else goes wrong.
+    pub(crate) fn is_shutdown(self) -> bool {
+        matches!(self, Event::Failed | Event::Stopping | Event::Interrupted | Event::Maintenance | Event::Terminating)
+    }
+
     /// Its name in the config and in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 mod away;
 mod others;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(crate) struct Poller<'a> {
     /// While the way out for Auto Scaling is taken: asked with an interruption that comes before its end. A request of
     /// somebody else ends the watch for one.
     pub(crate) hurry: &'a Stop,
+    /// Set when a notice has been asked for, and there is none to act on.
+    pub(crate) looked: &'a AtomicBool,
 }
 
 impl Poller<'_> {
@@ -82,6 +85,9 @@ impl Poller<'_> {
                         log::error!("cannot poll for interruption notices, and goes on trying: {e}");
                     }
                 }
+            }
+            if !self.looked.swap(true, Ordering::Relaxed) {
+                stop.look();
             }
             if stop.get().is_none()
                 && let Some(end) = self.others.ask(imds, clock, stop)

@@ -172,7 +172,11 @@ impl Volume<'_> {
         if below {
             return Err(format!("{program}, the first command, cannot be on a disk that is blank"));
         }
-        self.run.shared.runner.find(program).map_err(|e| format!("{program}, the first command, cannot be run: {e}"))
+        self.run
+            .shared
+            .runner
+            .find(program, self.scope)
+            .map_err(|e| format!("{program}, the first command, cannot be run: {e}"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Init of one domain: reads ahead, volumes with their execs in order of appearance, then DNS, then commit.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,7 @@ use super::volume::Acquired;
 use super::{DomainRun, Failure};
 use crate::aws::ec2::Volume;
 use crate::config::{AddressDirective, RecordDirective, VolumeDirective};
+use crate::exec::Work;
 use crate::parallel;
 use crate::scope::{Halt, Scope, Stop, StopReason};
 
@@ -206,10 +208,24 @@ impl DomainRun {
         values.volume_pool.clone_from(&d.pool_name);
         values.attached_device = Some(a.disk.display().to_string());
         values.daemon_state = Some(crate::model::Event::Starting);
-        self.shared
-            .runner
-            .run_blocks(&d.path, &d.exec, None, &values, scope, None)
-            .map_err(|e| Failure { halt: e.halt(), text: format!("{}: {e}", a.volume_id) })
+        let is_mounted =
+            |point: &Path, source: Option<&Path>| self.shared.has_mounted(vec![a.disk.clone()], point, source);
+        let work = Work {
+            owner: &d.path,
+            event: None,
+            values: &values,
+            scope,
+            default_timeout: None,
+            in_shares: false,
+            is_mounted: &is_mounted,
+        };
+        let failed = self.shared.runner.run_blocks(&d.exec, &work);
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<String> = failed.iter().map(ToString::to_string).collect();
+        let halt = failed.iter().find_map(|f| f.error.halt());
+        Err(Failure { halt, text: format!("{}: {}", a.volume_id, texts.join("; ")) })
     }
 
     /// A critical failure is noted as such; another one is rolled back by itself and passed over.

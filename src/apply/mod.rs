@@ -28,6 +28,7 @@ pub(crate) mod looks;
 pub(crate) mod marks;
 pub(crate) mod mine;
 pub(crate) mod mount;
+mod mounted;
 pub(crate) mod moved;
 pub(crate) mod moving;
 pub(crate) mod names;

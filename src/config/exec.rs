@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 use super::json5::{Node, Value};
 use super::problem::quoted;
 use super::reader::{Object, Reader};
-use super::{ExecBlock, ExecLine, ExitCodes};
+use super::{ExecBlock, ExecLine, ExitCodes, OnError};
 use crate::model::Event;
 
-const BLOCK_KEYS: [&str; 3] = ["on", "ec", "lines"];
+const BLOCK_KEYS: [&str; 4] = ["on", "ec", "on-error", "lines"];
 const LINE_KEYS: [&str; 3] = ["argv", "ec", "timeout"];
 
 /// Names of events that samples of the original use.
@@ -33,6 +33,7 @@ fn block(r: &mut Reader, node: &Node, path: &str, place: Place) -> Option<ExecBl
     let o = r.object(node, path, &BLOCK_KEYS)?;
     let on = o.get("on").map(|node| (node, events(r, &o)));
     let ec = exit_codes(r, &o).unwrap_or_else(|| ExitCodes::Of(vec![0..=0]));
+    let on_error = r.word(&o, "on-error", &[("continue", OnError::Continue), ("stop", OnError::Stop)], &[]);
     r.required(&o, "lines");
     let lines = r.array(&o, "lines").into_iter().filter_map(|(path, node)| line(r, node, &path, &ec)).collect();
     match on {
@@ -44,9 +45,9 @@ fn block(r: &mut Reader, node: &Node, path: &str, place: Place) -> Option<ExecBl
             if on.is_empty() {
                 r.warn(&o.path_of("on"), node.at, "this block is never run: it names no event");
             }
-            Some(ExecBlock { on: Some(on), lines })
+            Some(ExecBlock { on: Some(on), on_error, lines })
         }
-        None => Some(ExecBlock { on: None, lines }),
+        None => Some(ExecBlock { on: None, on_error, lines }),
     }
 }
 
@@ -92,7 +93,13 @@ fn line(r: &mut Reader, node: &Node, path: &str, inherited: &ExitCodes) -> Optio
     }
     let ec = exit_codes(r, &o).unwrap_or_else(|| inherited.clone());
     let timeout = r.seconds(&o, "timeout");
-    Some(ExecLine { argv, ec, timeout })
+    Some(ExecLine { path: within_domain(path).to_owned(), argv, ec, timeout })
+}
+
+/// The end of a path that is within the domain.
+fn within_domain(path: &str) -> &str {
+    let start = path.rfind("attach-volume[").or_else(|| path.rfind("exec["));
+    path.get(start.unwrap_or_default()..).unwrap_or(path)
 }
 
 fn exit_codes(r: &mut Reader, o: &Object<'_>) -> Option<ExitCodes> {

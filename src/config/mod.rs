@@ -4,6 +4,7 @@
 //! collects every problem with its path, line and column. What only AWS can judge (ids, ranges) is left as it is.
 
 mod address;
+mod advice;
 mod check;
 mod claim;
 mod exec;
@@ -31,6 +32,7 @@ use crate::macros::Template;
 use crate::model::Event;
 
 pub(crate) use address::{AddressChoice, AddressDirective};
+pub(crate) use advice::advice;
 pub(crate) use check::load;
 pub(crate) use claim::Claiming;
 pub(crate) use hook::{Hook, Transition};
@@ -247,8 +249,19 @@ pub(crate) struct RecordDirective {
 pub(crate) struct ExecBlock {
     /// `on`; `None`: all events that need not be named.
     pub(crate) on: Option<Vec<Event>>,
+    /// `on-error`: what a command that fails ends, where the config says it.
+    pub(crate) on_error: Option<OnError>,
     /// `lines`.
     pub(crate) lines: Vec<ExecLine>,
+}
+
+/// What comes after a command that failed, whatever the event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnError {
+    /// The next line.
+    Continue,
+    /// No other command of the event.
+    Stop,
 }
 
 impl ExecBlock {
@@ -261,6 +274,8 @@ impl ExecBlock {
 /// One command.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecLine {
+    /// Where it is in its domain: `exec[0].lines[1]`.
+    pub(crate) path: String,
     /// `argv`; never empty.
     pub(crate) argv: Vec<Template>,
     /// `ec` of the line, or else of its block, or else 0.

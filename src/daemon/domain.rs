@@ -1,5 +1,6 @@
 //! A domain as the story sees it: its transaction, what went wrong with it, its commands and its messages.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use crate::apply::{DomainRun, Shared, lock};
 use crate::config;
+use crate::exec::{Failed, Work};
 use crate::log::in_domain;
 use crate::macros::Values;
 use crate::model::{Event, Notice};
@@ -46,8 +48,12 @@ pub(crate) struct Domain {
     failed: AtomicBool,
     /// Its `failed` commands and messages are under way or done.
     told: AtomicBool,
-    /// What could not be released.
-    pub(crate) kept: Mutex<Vec<String>>,
+    /// What could not be released, and at which event.
+    pub(crate) kept: Mutex<Vec<(Event, String)>>,
+    /// The commands of the shutdown that failed or were skipped.
+    pub(crate) undone: Mutex<Vec<String>>,
+    /// The snapshots of the shutdown that were not made.
+    pub(crate) unmade: Mutex<Vec<String>>,
     /// Messages so far, so that a second one of an event is another message to a FIFO queue.
     messages: AtomicU32,
 }
@@ -62,6 +68,8 @@ impl Domain {
             failed: AtomicBool::new(false),
             told: AtomicBool::new(false),
             kept: Mutex::new(Vec::new()),
+            undone: Mutex::new(Vec::new()),
+            unmade: Mutex::new(Vec::new()),
             messages: AtomicU32::new(0),
         }
     }
@@ -114,23 +122,55 @@ impl Domain {
         }
     }
 
-    /// Runs the commands for `event`; `default` is the timeout of those without one. `false`: they failed, and with
-    /// them the domain.
-    pub(crate) fn run_commands(&self, event: Event, scope: &Scope, default: Option<Duration>) -> bool {
+    /// Runs the commands for `event`; `default_timeout` is that of those without one, and `in_shares` means that each
+    /// block has its share of `scope`. Those that failed are returned, and the domain has failed with them.
+    pub(crate) fn run_commands(
+        &self,
+        event: Event,
+        scope: &Scope,
+        default_timeout: Option<Duration>,
+        in_shares: bool,
+    ) -> Vec<Failed> {
         if !self.context.exec {
-            return true;
+            return Vec::new();
         }
-        let (values, exec) = (self.values(event), &self.config.exec);
-        let end = self.context.shared.runner.run_blocks(&self.config.name, exec, Some(event), &values, scope, default);
-        let Err(e) = end else { return true };
-        let text = format!("'{}' commands: {e}", event.name());
-        log::error!("{text}");
-        match event {
-            // Its application goes on.
-            Event::Rebalance | Event::Maintenance => self.note(text),
-            _ => self.fail(text),
+        let is_mounted = |point: &Path, source: Option<&Path>| self.run.has_mounted(point, source);
+        let work = Work {
+            owner: &self.config.name,
+            event: Some(event),
+            values: &self.values(event),
+            scope,
+            default_timeout,
+            in_shares,
+            is_mounted: &is_mounted,
+        };
+        let failed = self.context.shared.runner.run_blocks(&self.config.exec, &work);
+        for f in &failed {
+            let text = format!("'{}' commands: {f}", event.name());
+            log::error!("{text}");
+            match event {
+                // Its application goes on.
+                Event::Rebalance | Event::Maintenance => self.note(text),
+                _ => self.fail(text),
+            }
         }
-        false
+        failed
+    }
+
+    /// Notes which commands of a shutdown did not do their work.
+    fn note_undone(&self, event: Event, failed: &[Failed]) {
+        let ends = match event {
+            Event::Failed => false,
+            Event::Maintenance => self.tasks(event).releases(),
+            _ => event.is_shutdown(),
+        };
+        let commands = failed.iter().filter(|_| ends).flat_map(|f| {
+            let skipped = f.skipped.iter().map(|command| format!("{command} was skipped"));
+            std::iter::once(format!("{} failed", f.command)).chain(skipped)
+        });
+        *lock(&self.undone) = commands.collect();
+        // A shutdown that gave way to this one released what it could, and this one tries the rest.
+        lock(&self.kept).retain(|(at, _)| *at == Event::Failed);
     }
 
     /// What is to be done at `event` after its commands.
@@ -176,21 +216,26 @@ impl Domain {
         };
         // Beside them, since what follows them is short.
         let announces = self.tasks(event).volumes && self.config.exec.iter().any(|b| b.runs_on(event));
-        let ends = parallel::map(1 + usize::from(announces), |i| match i {
-            0 => self.run_commands(event, &commands, default),
+        let in_shares = matches!(time, Time::Announced(_));
+        let failed = parallel::map(1 + usize::from(announces), |i| match i {
+            0 => self.run_commands(event, &commands, default, in_shares),
             _ => {
                 self.run.announce_release(event, &unmount);
-                true
+                Vec::new()
             }
         });
-        let well = ends.into_iter().all(|well| well);
+        let failed: Vec<Failed> = failed.into_iter().flatten().collect();
+        self.note_undone(event, &failed);
+        let well = failed.is_empty();
         if stop.is_some_and(|s| s.get().is_some()) {
             // Another way out begins, with commands and releases of its own.
             return well;
         }
         let tasks = self.tasks(event);
         // Never what a way out fails of.
-        self.run.snapshot_on(event, &snapshots).into_iter().for_each(|text| self.note(text));
+        let unmade = self.run.snapshot_on(event, &snapshots);
+        unmade.iter().for_each(|text| self.note(text.clone()));
+        *lock(&self.unmade) = unmade;
         let mut kept = if tasks.volumes { self.run.release(event, &unmount, &detach) } else { Vec::new() };
         // An instance that resumes keeps its elastic address.
         let address = !self.stays(event) && self.run.releases_address(event);
@@ -204,7 +249,7 @@ impl Domain {
         }
         let released = kept.is_empty();
         if yields.is_none_or(|s| s.get().is_none()) {
-            lock(&self.kept).extend(kept);
+            lock(&self.kept).extend(kept.into_iter().map(|k| (event, k)));
         }
         well && released
     }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::{Domain, Time, each};
-use super::{Daemon, MESSAGES, Outcome, UNHURRIED, incomplete, join, names, names_of};
+use super::{Daemon, End, MESSAGES, Outcome, UNHURRIED, incomplete, join, names, names_of};
 use crate::apply::lock;
 use crate::config::Transition;
 use crate::log::in_domain;
@@ -74,9 +74,73 @@ impl Daemon {
         self.notifier.extend_timeout(clock.real(chains.max().unwrap_or_default() + MESSAGES));
     }
 
-    /// `stopping`, `interrupted` or `terminating`. What had to be released and could not be is returned, unless the
-    /// instance ends anyway. `clean`: nothing is left of a roll-back before it.
-    pub(super) fn leave(&self, reason: StopReason, clean: bool) -> Vec<String> {
+    /// The way out for `reason`. `left`: what could not be `done` before it; `background`: what goes on beside it. Its last
+    /// line says what was not done, and where that is anything, somebody must look.
+    pub(super) fn way_out(
+        &self,
+        reason: StopReason,
+        done: &str,
+        mut left: Vec<String>,
+        background: Vec<JoinHandle<()>>,
+    ) -> End {
+        self.leave(reason, left.is_empty());
+        left.extend(kept(&self.domains.iter().collect::<Vec<_>>()));
+        join(background);
+        let (whole, begin, then) = match reason {
+            StopReason::Terminate => ("stopped", "stopped", ""),
+            StopReason::Interrupted => {
+                ("interrupted: done; the instance is left running", "interrupted", "; the instance is left running")
+            }
+            StopReason::Terminating => {
+                ("terminating: done; Auto Scaling may go on", "terminating", "; Auto Scaling may go on")
+            }
+        };
+        End { outcome: self.over(done, &left, [whole, begin, then]), left: Some(reason) }
+    }
+
+    /// The end after an event that released something, with nobody having asked for an end.
+    pub(super) fn released(&self) -> Outcome {
+        let left = kept(&self.domains.iter().collect::<Vec<_>>());
+        self.over("released", &left, ["released: the daemon ends here", "released", "; the daemon ends here"])
+    }
+
+    /// Says how a shutdown ended; `left` is what could not be `done`.
+    fn over(&self, done: &str, left: &[String], [whole, begin, then]: [&str; 3]) -> Outcome {
+        if !left.is_empty() {
+            incomplete(done, left);
+        }
+        let undone = self.undone(left);
+        // A snapshot that was not made leaves nothing behind that somebody must look at.
+        let all = [undone.as_slice(), &self.unmade()].concat();
+        self.say(&way_out::last_line(whole, begin, then, &all));
+        if undone.is_empty() { Outcome::Done } else { Outcome::Incomplete }
+    }
+
+    /// What is `left`, and the commands that did not do their work, in few words.
+    fn undone(&self, left: &[String]) -> Vec<String> {
+        let of = |d: &Arc<Domain>, text: &str| self.of(d, text);
+        let in_short = |text: &String| {
+            let whose = self.domains.iter().find_map(|d| Some((d, text.strip_prefix(d.name())?.strip_prefix(": ")?)));
+            whose.map_or_else(|| way_out::in_short(text), |(d, text)| of(d, &way_out::in_short(text)))
+        };
+        let commands = |d: &Arc<Domain>| lock(&d.undone).iter().map(|text| of(d, text)).collect::<Vec<_>>();
+        left.iter().map(in_short).chain(self.domains.iter().flat_map(commands)).collect()
+    }
+
+    /// The snapshots that were not made, in few words.
+    fn unmade(&self) -> Vec<String> {
+        let of =
+            |d: &Arc<Domain>| lock(&d.unmade).iter().map(|t| self.of(d, &way_out::in_short(t))).collect::<Vec<_>>();
+        self.domains.iter().flat_map(of).collect()
+    }
+
+    /// What is said of a domain; where there is only one, it is not named.
+    fn of(&self, d: &Domain, text: &str) -> String {
+        if self.domains.len() == 1 { text.to_owned() } else { format!("{}: {text}", d.name()) }
+    }
+
+    /// `stopping`, `interrupted` or `terminating`. `clean`: nothing is left of a roll-back before it.
+    fn leave(&self, reason: StopReason, clean: bool) {
         let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
         match reason {
             StopReason::Terminate => {
@@ -88,13 +152,9 @@ impl Daemon {
                 self.context.shared.nested.leaving(&names_of(&all));
                 each(&all, |d| d.leave(Event::Stopping, UNHURRIED, None));
                 join(background);
-                self.say("stopped");
-                kept(&all)
             }
             StopReason::Interrupted => {
                 self.announced(&all, Event::Interrupted);
-                self.say("interrupted: done; the instance is left running");
-                Vec::new()
             }
             StopReason::Terminating => {
                 let hooks = self.hooks(Transition::Terminating);
@@ -103,8 +163,6 @@ impl Daemon {
                     well = self.announced(&all, Event::Interrupted);
                 }
                 hooks.complete(well && clean);
-                self.say("terminating: done; Auto Scaling may go on");
-                Vec::new()
             }
         }
     }
@@ -164,9 +222,9 @@ impl Daemon {
 }
 
 /// What these domains could not release.
-pub(super) fn kept(domains: &[&Arc<Domain>]) -> Vec<String> {
+fn kept(domains: &[&Arc<Domain>]) -> Vec<String> {
     domains
         .iter()
-        .flat_map(|d| lock(&d.kept).iter().map(|k| format!("{}: {k}", d.name())).collect::<Vec<_>>())
+        .flat_map(|d| lock(&d.kept).iter().map(|(_, k)| format!("{}: {k}", d.name())).collect::<Vec<_>>())
         .collect()
 }

@@ -23,7 +23,7 @@ mod strays;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(crate) enum Outcome {
     Failed,
     /// The command line or the config is wrong; nothing was touched.
     Usage,
-    /// Something could not be rolled back or released.
+    /// Something could not be rolled back or released, or a command of a shutdown failed.
     Incomplete,
 }
 
@@ -73,6 +73,8 @@ struct Daemon {
     acted_on: Option<Notice>,
     /// What the poll thread brings.
     watch: Arc<Watch>,
+    /// The poll thread has asked for a notice.
+    looked: Arc<AtomicBool>,
     /// Asks the way out for Auto Scaling to make room for an interruption; any request ends the watch for one.
     hurry: Stop,
     failing: on_failure::Failing,
@@ -114,7 +116,7 @@ pub(crate) fn run(args: Args) -> Outcome {
                 Some(why) => daemon.rescue(&why),
             };
             let outcome = daemon.with_strays(outcome);
-            daemon.context.shared.runner.hand_over();
+            daemon.context.shared.runner.hand_over(&daemon.context.shared.clock);
             outcome
         }
         Ok(setup::Ready::Nothing) => Outcome::Done,
@@ -143,6 +145,7 @@ pub(crate) fn check(args: &Args) -> Outcome {
             for w in config.iter().flat_map(|c| &c.warnings) {
                 log::warn!("{w}");
             }
+            config.iter().flat_map(crate::config::advice).for_each(|a| log::info!("{a}"));
             let domains = config.map_or(0, |c| c.domains.len());
             log::info!("the config is good: {domains} domain(s)");
             Outcome::Done
@@ -162,12 +165,12 @@ impl Daemon {
                 return outcome;
             }
             let before = Clocks::now();
-            let end = self.turn();
+            let mut end = self.turn();
             // Who asked to stop is not kept waiting by a notice that came at the same moment.
             if end.left.is_none_or(|why| why == StopReason::Terminate) || !self.lives_on() {
                 return end.outcome;
             }
-            if let Some(outcome) = self.wait_for_return(&before) {
+            if let Some(outcome) = self.wait_for_return(&before, &mut end.outcome) {
                 return if outcome == Outcome::Done { end.outcome } else { outcome };
             }
         }
@@ -176,19 +179,22 @@ impl Daemon {
     fn turn(&mut self) -> End {
         self.hurry = Stop::new();
         let poller = self.poll();
+        if let Some(end) = self.is_over_already() {
+            return end;
+        }
         let end = match self.attempts() {
             Ok(background) => {
                 let mut background = background;
-                let mut kept = Vec::new();
+                let mut released = false;
                 if self.args.poll {
                     self.say("watching for interruptions");
-                    kept = self.watch(&mut background);
+                    released = self.watch(&mut background);
                 }
                 match self.stop.get() {
                     Some(reason) => self.way_out(reason, "released", Vec::new(), background),
                     None => {
                         join(background);
-                        if kept.is_empty() { Outcome::Done } else { incomplete("released", &kept) }.into()
+                        if released { self.released() } else { Outcome::Done }.into()
                     }
                 }
             }
@@ -197,14 +203,6 @@ impl Daemon {
         // It ends with the request that ended us; where nobody asked (a failed init) it ends with the process.
         drop(poller);
         end
-    }
-
-    /// The way out for `reason`. `left`: what could not be `done` before it; `background`: what goes on beside it.
-    fn way_out(&self, reason: StopReason, done: &str, mut left: Vec<String>, background: Vec<JoinHandle<()>>) -> End {
-        left.extend(self.leave(reason, left.is_empty()));
-        join(background);
-        let outcome = if left.is_empty() { Outcome::Done } else { incomplete(done, &left) };
-        End { outcome, left: Some(reason) }
     }
 
     /// After a panic: what was in flight is put back, and all domains have failed.
@@ -305,7 +303,7 @@ impl Daemon {
 
     /// Runs the commands of `event`; a domain whose commands fail has failed. Says of each domain whether they went well.
     fn commands(&self, domains: &[&Arc<Domain>], event: Event, scope: &Scope, default: Option<Duration>) -> Vec<bool> {
-        each(domains, |d| d.run_commands(event, scope, default))
+        each(domains, |d| d.run_commands(event, scope, default, false).is_empty())
     }
 
     /// Init of all domains at once; those that failed are rolled back. What could not be is returned.

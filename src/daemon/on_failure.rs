@@ -22,11 +22,15 @@ use crate::config::{Action, ExecLine, ExitCodes, OnFailure, Transition};
 use crate::plan::on_failure::{Reboots, pause};
 use crate::random;
 use crate::scope::{Halt, Scope};
+use crate::sys::beside;
 use crate::sys::journal::JournalFile;
 use crate::sys::power::{self, Power};
 
 /// How long the call or the command may take that ends the instance.
 const ACT: Duration = Duration::from_secs(120);
+
+/// How long the program for it is looked for: on a disk that does not answer it is not found.
+const FIND: Duration = Duration::from_secs(10);
 
 /// Where a run that fails stands.
 #[derive(Debug)]
@@ -222,14 +226,17 @@ impl Daemon {
     fn power(&self, power: Power, name: &str) -> Result<String, Failure> {
         let shared = &self.context.shared;
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let Some(argv) = power::command(&shared.root, &path, power) else {
-            log::info!("on-failure: {name} by the kernel");
-            let end = power::by_kernel(&shared.root, power);
-            return end.map(|()| name.to_owned()).map_err(|e| Failure::new(format!("cannot {name}: {e}")));
-        };
-        let line = ExecLine { argv: Vec::new(), ec: ExitCodes::Of(vec![0..=0]), timeout: None };
         // Whoever takes the system down may end us before the command has ended.
         let scope = Scope::new(&shared.clock, ACT, None);
+        let root = shared.root.clone();
+        let find = move || Ok(power::command(&root, &path, power));
+        let Ok(Some(argv)) = beside(&scope.within(FIND), Box::new(find)) else {
+            log::info!("on-failure: {name} by the kernel");
+            let end = power::by_kernel(&shared.root, power, &scope);
+            return end.map(|()| name.to_owned()).map_err(|e| Failure::new(format!("cannot {name}: {e}")));
+        };
+        let line =
+            ExecLine { path: "on-failure".to_owned(), argv: Vec::new(), ec: ExitCodes::Of(vec![0..=0]), timeout: None };
         let end = shared.runner.run("on-failure", &line, argv, &scope);
         end.map_err(|e| Failure::new(format!("cannot {name}: {e}")))?;
         Ok(format!("{name} is under way"))

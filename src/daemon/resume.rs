@@ -26,8 +26,9 @@ impl Daemon {
         notice.as_ref().is_some_and(|n| n.action == "hibernate" || Service::of(&n.action) == Service::Pool)
     }
 
-    /// Waits for the instance to be back, and makes everything new for another turn. `Some`: there is none.
-    pub(super) fn wait_for_return(&mut self, before: &Clocks) -> Option<Outcome> {
+    /// Waits for the instance to be back, and makes everything new for another turn. `Some`: there is none. `so_far` is
+    /// what the run comes to if nothing fails: another way out that is taken meanwhile changes it.
+    pub(super) fn wait_for_return(&mut self, before: &Clocks, so_far: &mut Outcome) -> Option<Outcome> {
         // A signal that came during the way out counts now.
         self.stop.withdraw();
         let mut notice = lock(&self.context.notice).clone()?;
@@ -45,7 +46,7 @@ impl Daemon {
                 log::warn!("EC2 is going to {} this instance at {} instead", other.action, other.time_text);
                 *lock(&self.context.notice) = Some(other);
                 self.stop.request(StopReason::Interrupted);
-                self.leave(StopReason::Interrupted, true);
+                *so_far = self.way_out(StopReason::Interrupted, "released", Vec::new(), Vec::new()).outcome;
                 return Some(Outcome::Done);
             }
             Return::Stopped => return self.stopped(),

@@ -202,6 +202,7 @@ pub(super) fn setup(args: Args, stop: &Stop) -> Result<Ready, Refusal> {
         stop,
         acted_on: None,
         watch: Arc::default(),
+        looked: Arc::default(),
         hurry: Stop::new(),
         failing,
         strays: Default::default(),

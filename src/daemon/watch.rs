@@ -3,12 +3,12 @@
 //! Their commands give way to an end: when an interruption is announced or somebody asks to stop, they are ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::{Domain, Time, each};
-use super::leave::kept;
-use super::{Daemon, MESSAGES, UNHURRIED, names_of};
+use super::{Daemon, End, MESSAGES, Outcome, UNHURRIED, incomplete, names_of};
 use crate::apply::lock;
 use crate::config::Transition;
 use crate::log::in_domain;
@@ -16,8 +16,10 @@ use crate::model::{Event, Facts};
 use crate::parallel;
 use crate::plan::way_out;
 use crate::poll::{Happening, Others, Poller};
-use crate::scope::Scope;
+use crate::scope::{Scope, StopReason};
 
+/// How long a start waits for the first look at the notice.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How long it may take to change records as the addresses have.
 const FOLLOW: Duration = Duration::from_secs(60);
 
@@ -28,15 +30,38 @@ impl Daemon {
             return None;
         }
         let (context, every, stop) = (self.context.clone(), self.config.poll_interval, self.stop.clone());
-        let (acted_on, hurry) = (self.acted_on.clone(), self.hurry.clone());
+        let (acted_on, hurry, looked) = (self.acted_on.clone(), self.hurry.clone(), self.looked.clone());
         let now = self.records_follow().then(|| context.shared.clock.now());
         let others = Others::of(&self.config, &|event| self.names(event), &self.watch, now);
         let work = move || {
             let (shared, noticed) = (&context.shared, &context.notice);
             let (imds, clock, stop, hurry) = (&shared.imds, &shared.clock, &stop, &hurry);
-            Poller { imds, clock, every, stop, noticed, acted_on, others, hurry }.poll();
+            Poller { imds, clock, every, stop, noticed, acted_on, others, hurry, looked: &looked }.poll();
         };
         parallel::background("poll", Box::new(work))
+    }
+
+    /// A run that starts under a valid notice begins nothing, or it would take back what its predecessor has just
+    /// released: it puts back what that left in flight.
+    pub(super) fn is_over_already(&self) -> Option<End> {
+        if !self.args.poll || self.acted_on.is_some() {
+            return None;
+        }
+        let clock = &self.context.shared.clock;
+        let looked = || self.looked.load(Ordering::Relaxed);
+        let reason = self.stop.wait_or(clock.real(FIRST_LOOK), &looked);
+        let reason = reason.filter(|why| *why == StopReason::Interrupted)?;
+        let all: Vec<&Arc<Domain>> = self.domains.iter().collect();
+        let mut outcome = Outcome::Done;
+        if self.args.init {
+            self.settle(&all, &Scope::new(clock, Duration::ZERO, Some(&self.stop)));
+            let left = self.roll_back(&all);
+            if !left.is_empty() {
+                outcome = incomplete("rolled back", &left);
+            }
+        }
+        self.say("an interruption notice is in force: nothing is started");
+        Some(End { outcome, left: Some(reason) })
     }
 
     /// Whether there are records that follow the addresses of the instance.
@@ -73,12 +98,12 @@ impl Daemon {
     }
 
     /// Waits for a request to stop, and acts on what happens until then. It is over, too, when an event has released
-    /// something: then nobody has asked, and what could not be released is returned.
-    pub(super) fn watch(&self, background: &mut Vec<JoinHandle<()>>) -> Vec<String> {
+    /// something (or should have): then nobody has asked, and `true` is returned.
+    pub(super) fn watch(&self, background: &mut Vec<JoinHandle<()>>) -> bool {
         loop {
             let something = || self.watch.has_something();
             if self.stop.wait_or(Duration::from_secs(24 * 3600), &something).is_some() {
-                return Vec::new();
+                return false;
             }
             background.retain(|t| !t.is_finished());
             if let Some(addresses) = self.watch.take_addresses() {
@@ -86,7 +111,7 @@ impl Daemon {
             }
             let Some(happening) = self.watch.take() else { continue };
             if self.happens(happening, background) && self.stop.get().is_none() {
-                return kept(&self.domains.iter().collect::<Vec<_>>());
+                return true;
             }
         }
     }
@@ -118,7 +143,9 @@ impl Daemon {
         background.extend(first);
         *lock(&self.context.happening) = None;
         let over = all.iter().any(|d| d.run.tasks(event).releases());
-        self.say(if over { "released: the daemon ends here" } else { "watching for interruptions" });
+        if !over {
+            self.say("watching for interruptions");
+        }
         over
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum End {
 
 /// How often the exit is looked for on a kernel without pidfds (before 5.3), and what is left of a process group.
 const TICK: Duration = Duration::from_millis(20);
+/// How long the end is waited for after SIGKILL: it is up to the kernel only, and to a disk that does not answer.
+const KILLED: Duration = Duration::from_secs(2);
 /// What a pipe can hold: more cannot have been written before the exit.
 const MAX_PIPE: usize = 1 << 20;
 
@@ -82,6 +84,7 @@ impl Running {
                             Halt::Deadline => End::TimedOut,
                             Halt::Stopped(reason) => End::Stopped(reason),
                         };
+                        log::info!("{}: SIGTERM: {halt}; SIGKILL in {:.0} s", self.lines.of().1, grace.as_secs_f64());
                         self.signal(Signal::TERM);
                         ending = Some(Ending { why, next: now.after(grace), killed: false });
                     }
@@ -91,7 +94,7 @@ impl Running {
                         return e.why;
                     }
                     self.signal(Signal::KILL);
-                    *e = Ending { why: e.why, next: now.after(grace), killed: true };
+                    *e = Ending { why: e.why, next: now.after(grace.min(KILLED)), killed: true };
                 }
                 (Some(_), _) => {}
             }

@@ -10,19 +10,24 @@ use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::child::read_some;
 use super::output::Lines;
+use crate::clock::Clock;
+use crate::scope::Scope;
 use crate::sys::start;
 
 /// The name under which this executable only reads on; the log's place, the domain and the command's name are its
 /// arguments.
 pub(crate) const READER: &str = "ec2fleetd-output";
+
+/// How long the start of those who read on may take, all together.
+const READERS: Duration = Duration::from_secs(10);
 
 /// The thread that reads what is left; made when it is first needed.
 #[derive(Debug, Default)]
@@ -32,7 +37,8 @@ pub(super) struct Drain(Mutex<Option<(Arc<Inbox>, JoinHandle<()>)>>);
 struct Inbox {
     new: Mutex<Vec<(PipeReader, Lines)>>,
     wake: OwnedFd,
-    leaving: AtomicBool,
+    /// The process ends: within this others must have taken over.
+    leaving: OnceLock<Scope>,
 }
 
 impl Inbox {
@@ -59,9 +65,9 @@ impl Drain {
     }
 
     /// The process ends: what is still open is read on by processes of its own.
-    pub(super) fn hand_over(&self) {
+    pub(super) fn hand_over(&self, clock: &Arc<Clock>) {
         let Some((inbox, thread)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        inbox.leaving.store(true, Ordering::Release);
+        let _ = inbox.leaving.set(Scope::new(clock, READERS, None));
         let _ = rustix::io::write(&inbox.wake, &1u64.to_ne_bytes());
         let _ = thread.join();
     }
@@ -84,7 +90,7 @@ pub(crate) fn read_on(mut args: impl Iterator<Item = OsString>) {
     lines.end_line();
 }
 
-fn reader(pipe: PipeReader, lines: &Lines) {
+fn reader(pipe: PipeReader, lines: &Lines, scope: &Scope) {
     // It is to wait for its input.
     let _ = rustix::io::ioctl_fionbio(&pipe, false);
     let (domain, name) = lines.of();
@@ -97,7 +103,7 @@ fn reader(pipe: PipeReader, lines: &Lines) {
         .stdin(OwnedFd::from(pipe))
         .stdout(Stdio::null())
         .process_group(0);
-    match start::spawn(&mut command) {
+    match start::spawn(Box::new(move || Ok(command)), scope).map_err(std::io::Error::from) {
         Ok(_) => log::info!("{name} goes on in the background; its output is read on"),
         Err(e) => log::warn!("{name} goes on in the background and loses its output: {e}"),
     }
@@ -105,7 +111,7 @@ fn reader(pipe: PipeReader, lines: &Lines) {
 
 fn begin() -> std::io::Result<(Arc<Inbox>, JoinHandle<()>)> {
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let inbox = Arc::new(Inbox { new: Mutex::default(), wake, leaving: AtomicBool::new(false) });
+    let inbox = Arc::new(Inbox { new: Mutex::default(), wake, leaving: OnceLock::new() });
     let own = inbox.clone();
     let thread = std::thread::Builder::new().name("output".into()).stack_size(128 << 10).spawn(move || run(&own))?;
     Ok((inbox, thread))
@@ -116,11 +122,11 @@ fn run(inbox: &Inbox) {
     loop {
         let _ = rustix::io::read(&inbox.wake, &mut [0u8; 8]);
         all.append(&mut inbox.lock());
-        if inbox.leaving.load(Ordering::Acquire) {
+        if let Some(scope) = inbox.leaving.get() {
             for (mut pipe, mut lines) in all {
                 // One that has come to its end needs nobody.
                 if read_some(&mut pipe, &mut lines, 64 << 10) {
-                    reader(pipe, &lines);
+                    reader(pipe, &lines, scope);
                 }
                 lines.end_line();
             }

@@ -17,6 +17,13 @@ pub(crate) enum ExecError {
         /// Why.
         cause: io::Error,
     },
+    /// The kernel did not load it in time.
+    NotLoaded {
+        /// Its `argv[0]`.
+        name: String,
+        /// How long that was waited for.
+        after: Duration,
+    },
     /// Its time was over (or a stop was requested) before its turn came.
     NotStarted {
         /// Its `argv[0]`.
@@ -76,6 +83,12 @@ impl fmt::Display for ExecError {
                     _ => "",
                 })
             }
+            ExecError::NotLoaded { name, after } => write!(
+                f,
+                "cannot start {name}: it was not loaded within {:.0} s: does its disk answer, or does a scanner hold \
+                 it up?",
+                after.as_secs_f64()
+            ),
             ExecError::NotStarted { name, halt } => write!(f, "did not start {name}: {halt}"),
             ExecError::ExitCode { name, code, wanted, tail } => {
                 write!(f, "{name} ended with exit code {code}")?;
@@ -139,6 +152,11 @@ mod tests {
             (
                 start(io::Error::from_raw_os_error(8)),
                 "cannot start mkfs.ext4: Exec format error (os error 8): a script needs a first line such as #!/bin/sh",
+            ),
+            (
+                ExecError::NotLoaded { name: name(), after: Duration::from_millis(20_010) },
+                "cannot start mkfs.ext4: it was not loaded within 20 s: does its disk answer, or does a scanner hold \
+                 it up?",
             ),
             (
                 ExecError::NotStarted { name: name(), halt: Halt::Deadline },

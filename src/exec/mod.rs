@@ -2,14 +2,18 @@
 //!
 //! A command runs without a shell, in a process group of its own, with our environment less [`NOT_FOR_CHILDREN`], and with
 //! nothing on its standard input. Its output goes to the log line by line, the last lines into the error of a command
-//! that fails. No thread is made for it: the caller's waits for output, exit, deadline and stop at once ([`child`]).
+//! that fails. The caller's thread waits for output, exit, deadline and stop at once ([`child`]); only the start, which
+//! a disk that does not answer can hold up, has a thread of its own (`sys::start`). A command that runs long is told of
+//! ([`crate::waits`]). Which commands of an event run is in [`blocks`].
 //! Programs that a command leaves behind keep their output ([`drain`]) and can be ended for a roll-back
 //! ([`Runner::end_group`]).
 
+mod blocks;
 mod child;
 mod drain;
 mod error;
 mod group;
+mod mounted;
 mod output;
 
 use std::ffi::{OsStr, OsString};
@@ -17,19 +21,21 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub(crate) use blocks::{Failed, Work};
 pub(crate) use drain::{READER, read_on};
 pub(crate) use error::ExecError;
 
-use crate::config::{ExecBlock, ExecLine, ExitCodes};
-use crate::macros::Values;
-use crate::model::Event;
-use crate::scope::Scope;
-use crate::sys::start;
+use crate::clock::Clock;
+use crate::config::{ExecLine, ExitCodes};
+use crate::scope::{Halt, Scope};
+use crate::sys::beside;
+use crate::sys::start::{self, NotStarted};
+use crate::waits::waiting;
 use drain::Drain;
 use group::Groups;
 use output::Lines;
@@ -58,6 +64,17 @@ pub(crate) struct Runner {
     unreaped: Mutex<Vec<Child>>,
 }
 
+/// A command, before it is started.
+struct Start<'a> {
+    owner: &'a str,
+    /// Where it comes from: a path in the config.
+    path: &'a str,
+    name: String,
+    good: &'a ExitCodes,
+    /// Looks its program up; that may take long too.
+    command: Box<dyn FnOnce() -> io::Result<Command> + Send>,
+}
+
 impl Runner {
     /// Takes `PATH` from the environment.
     pub(crate) fn new() -> Runner {
@@ -65,37 +82,14 @@ impl Runner {
         Runner { path, groups: Groups::default(), drain: Drain::default(), unreaped: Mutex::default() }
     }
 
-    /// Runs the blocks for `event` (`None`: all, as for a volume) in order. The first failure ends it.
-    ///
-    /// `owner` is who the commands belong to, for [`Runner::end_group`]. A line without a timeout of its own has
-    /// `default_timeout`; none has more than is left of `scope`.
-    pub(crate) fn run_blocks(
-        &self,
-        owner: &str,
-        blocks: &[ExecBlock],
-        event: Option<Event>,
-        values: &Values,
-        scope: &Scope,
-        default_timeout: Option<Duration>,
-    ) -> Result<(), ExecError> {
-        let wanted = blocks.iter().filter(|b| event.is_none_or(|e| b.runs_on(e)));
-        for line in wanted.flat_map(|b| &b.lines) {
-            let argv = line.argv.iter().map(|t| t.expand(values)).collect();
-            let limit = match (line.timeout, default_timeout) {
-                (None, Some(limit)) => scope.within(limit),
-                _ => scope.clone(),
-            };
-            self.run(owner, line, argv, &limit)?;
-        }
-        Ok(())
-    }
-
     /// Runs one command to its end; `argv` is that of `line` with its macros replaced. The timeout of `line` counts
     /// where it is shorter than `limit`.
     pub(crate) fn run(&self, owner: &str, line: &ExecLine, argv: Vec<String>, limit: &Scope) -> Result<(), ExecError> {
         let limit = line.timeout.map_or_else(|| limit.clone(), |t| limit.within(t));
         let name = argv.first().cloned().unwrap_or_default();
-        self.run_command(owner, &line.ec, name, self.command(&argv), &limit)
+        let path = self.path.clone();
+        let command = Box::new(move || command(&path, &argv));
+        self.run_command(Start { owner, path: &line.path, name, good: &line.ec, command }, &limit)
     }
 
     /// Runs a program of the system, called `name`, whose exit codes up to `most` are good.
@@ -107,43 +101,53 @@ impl Runner {
         most: u32,
         limit: &Scope,
     ) -> Result<(), ExecError> {
-        self.run_command(owner, &ExitCodes::Of(vec![0..=most]), name.to_owned(), Ok(command), limit)
+        let good = ExitCodes::Of(vec![0..=most]);
+        let command = Box::new(|| Ok(command));
+        self.run_command(Start { owner, path: owner, name: name.to_owned(), good: &good, command }, limit)
     }
 
-    /// Whether the program that a command names can be started, as far as that can be told.
-    pub(crate) fn find(&self, argv0: &str) -> io::Result<()> {
-        if !argv0.contains('/') {
-            return find_in(&self.path, argv0).map(drop);
-        }
-        let is_file = std::fs::metadata(argv0)?.is_file();
-        Ok(rustix::fs::access(argv0, rustix::fs::Access::EXEC_OK).and(is_file.then_some(()).ok_or(Errno::ACCESS))?)
+    /// Whether the program that a command names can be started, as far as that can be told within `scope`.
+    pub(crate) fn find(&self, argv0: &str, scope: &Scope) -> io::Result<()> {
+        let (path, argv0) = (self.path.clone(), argv0.to_owned());
+        let look = move || {
+            if !argv0.contains('/') {
+                return find_in(&path, &argv0).map(drop);
+            }
+            let is_file = std::fs::metadata(&argv0)?.is_file();
+            let may = rustix::fs::access(&argv0, rustix::fs::Access::EXEC_OK);
+            Ok(may.and(is_file.then_some(()).ok_or(Errno::ACCESS))?)
+        };
+        beside(scope, Box::new(look))
     }
 
-    fn run_command(
-        &self,
-        owner: &str,
-        good: &ExitCodes,
-        name: String,
-        command: io::Result<Command>,
-        limit: &Scope,
-    ) -> Result<(), ExecError> {
+    fn run_command(&self, start: Start<'_>, limit: &Scope) -> Result<(), ExecError> {
+        let Start { owner, path, name, good, command } = start;
         self.reap();
         limit.check().map_err(|halt| ExecError::NotStarted { name: name.clone(), halt })?;
         let started = limit.clock.now();
         log::info!("running {name}");
+        let place = if path.is_empty() { String::new() } else { format!(" ({path})") };
+        let _wait = waiting(limit, format!("{name}{place} to end"));
 
         let cannot = |cause| ExecError::CannotStart { name: name.clone(), cause };
         let (reader, writer) = io::pipe().map_err(cannot)?;
         rustix::io::ioctl_fionbio(&reader, true).map_err(|e| cannot(e.into()))?;
-        let mut command = command.map_err(cannot)?;
-        command.stdin(Stdio::null()).process_group(0);
-        for name in NOT_FOR_CHILDREN {
-            command.env_remove(name);
-        }
-        command.stdout(writer.try_clone().map_err(cannot)?).stderr(writer);
-        let child = start::spawn(&mut command).map_err(cannot)?;
-        // It holds our copies of the pipe's other end.
-        drop(command);
+        let make = move || {
+            let mut command = command()?;
+            command.stdin(Stdio::null()).process_group(0);
+            for name in NOT_FOR_CHILDREN {
+                command.env_remove(name);
+            }
+            command.stdout(writer.try_clone()?).stderr(writer);
+            Ok(command)
+        };
+        let child = start::spawn(Box::new(make), limit).map_err(|e| match e {
+            NotStarted::Failed(cause) => cannot(cause),
+            NotStarted::Halted(Halt::Deadline) => {
+                ExecError::NotLoaded { name: name.clone(), after: limit.clock.now().since(started) }
+            }
+            NotStarted::Halted(Halt::Stopped(reason)) => ExecError::Stopped { name: name.clone(), reason },
+        })?;
         let group = self.groups.add(owner, child.id());
 
         let mut running = child::Running::new(child, reader, Lines::new(&name), group);
@@ -181,8 +185,8 @@ impl Runner {
     }
 
     /// The process ends: programs that commands left behind keep somebody who reads their output.
-    pub(crate) fn hand_over(&self) {
-        self.drain.hand_over();
+    pub(crate) fn hand_over(&self, clock: &Arc<Clock>) {
+        self.drain.hand_over(clock);
     }
 
     fn unreaped(&self) -> MutexGuard<'_, Vec<Child>> {
@@ -192,18 +196,18 @@ impl Runner {
     fn reap(&self) {
         self.unreaped().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
+}
 
-    fn command(&self, argv: &[String]) -> io::Result<Command> {
-        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
-        let (name, arguments) = argv.split_first().ok_or_else(|| invalid("argv is empty"))?;
-        if name.is_empty() {
-            return Err(invalid("argv[0] is empty"));
-        }
-        let program = if name.contains('/') { PathBuf::from(name) } else { find_in(&self.path, name)? };
-        let mut command = Command::new(program);
-        command.arg0(name).args(arguments);
-        Ok(command)
+fn command(path: &OsStr, argv: &[String]) -> io::Result<Command> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let (name, arguments) = argv.split_first().ok_or_else(|| invalid("argv is empty"))?;
+    if name.is_empty() {
+        return Err(invalid("argv[0] is empty"));
     }
+    let program = if name.contains('/') { PathBuf::from(name) } else { find_in(path, name)? };
+    let mut command = Command::new(program);
+    command.arg0(name).args(arguments);
+    Ok(command)
 }
 
 fn find_in(path: &OsStr, name: &str) -> io::Result<PathBuf> {

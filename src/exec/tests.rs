@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::ExitCodes;
-use crate::macros::Template;
+use crate::config::{ExecBlock, ExitCodes, OnError};
+use crate::macros::{Template, Values};
+use crate::model::Event;
 use crate::scope::{Halt, Stop, StopReason};
 use crate::sys::testing::TestDir;
 
@@ -16,7 +17,16 @@ fn scope(rate: u32, budget: Duration, stop: Option<&Stop>) -> Scope {
 }
 
 fn line(argv: &[&str], ec: ExitCodes) -> ExecLine {
-    ExecLine { argv: argv.iter().map(|a| Template::parse(a).unwrap()).collect(), ec, timeout: None }
+    ExecLine {
+        path: "exec[0].lines[0]".to_owned(),
+        argv: argv.iter().map(|a| Template::parse(a).unwrap()).collect(),
+        ec,
+        timeout: None,
+    }
+}
+
+fn runner() -> Runner {
+    Runner::new()
 }
 
 fn zero() -> ExitCodes {
@@ -48,7 +58,7 @@ fn alive(pid: i32) -> bool {
 
 #[test]
 fn exit_codes_and_ranges() {
-    let r = Runner::new();
+    let r = runner();
     sh(&r, "true", zero()).unwrap();
     sh(&r, "exit 127", ExitCodes::Of(vec![0..=127])).unwrap();
     sh(&r, "exit 99", ExitCodes::Any).unwrap();
@@ -63,7 +73,7 @@ fn exit_codes_and_ranges() {
 #[test]
 fn what_cannot_be_started_says_why_and_is_never_forgiven() {
     let t = TestDir::new();
-    let mut r = Runner::new();
+    let mut r = runner();
     r.path = format!("/nowhere:{}", t.0.display()).into();
     let start = |argv: &[&str]| {
         let argv = argv.iter().map(|a| (*a).to_owned()).collect();
@@ -81,7 +91,7 @@ fn what_cannot_be_started_says_why_and_is_never_forgiven() {
 
 #[test]
 fn output_of_any_kind_and_size() {
-    let r = Runner::new();
+    let r = runner();
     let error = sh(&r, "printf 'a\\377\\000b\\n'; printf 'no end'; exit 1", zero()).unwrap_err().to_string();
     assert!(error.ends_with("its last lines: a\u{fffd}\u{fffd}b | no end"), "{error}");
     let script = "head -c 10000000 /dev/zero | tr '\\0' x; echo; yes 0123456789 | head -c 1100000; exit 1";
@@ -95,7 +105,7 @@ fn output_of_any_kind_and_size() {
 #[test]
 fn a_command_that_runs_out_of_time_is_ended_with_its_group() {
     let t = TestDir::new();
-    let r = Runner::new();
+    let r = runner();
     let (leader, other) = (t.0.join("leader"), t.0.join("other"));
     let script = format!(
         "trap '' TERM; echo $$ > {}; (trap '' TERM; while :; do sleep 1; done) & echo $! > {}; echo waits; wait",
@@ -119,7 +129,7 @@ fn a_command_that_runs_out_of_time_is_ended_with_its_group() {
 
 #[test]
 fn one_that_heeds_sigterm_gets_no_sigkill() {
-    let r = Runner::new();
+    let r = runner();
     let begin = Instant::now();
     let argv = ["sh", "-c", "sleep 100"].map(String::from).to_vec();
     let end = r.run("o", &line(&[], zero()), argv, &scope(1, Duration::from_millis(200), None));
@@ -129,7 +139,7 @@ fn one_that_heeds_sigterm_gets_no_sigkill() {
 
 #[test]
 fn a_stop_ends_it_and_none_begins_after_it() {
-    let r = Runner::new();
+    let r = runner();
     let stop = Stop::new();
     let scope = scope(1, HOUR, Some(&stop));
     let sleep = || vec!["sleep".to_owned(), "100".to_owned()];
@@ -147,7 +157,7 @@ fn a_stop_ends_it_and_none_begins_after_it() {
 #[test]
 fn a_background_program_is_not_waited_for_keeps_its_output_and_can_be_ended() {
     let t = TestDir::new();
-    let r = Runner::new();
+    let r = runner();
     let (server, go, written) = (t.0.join("server"), t.0.join("go"), t.0.join("written"));
     // It would be killed by SIGPIPE, or block, if nobody read its output.
     let script = format!(
@@ -174,7 +184,7 @@ fn a_background_program_is_not_waited_for_keeps_its_output_and_can_be_ended() {
 #[test]
 fn a_group_is_ended_even_if_the_scope_is_over() {
     let t = TestDir::new();
-    let r = Runner::new();
+    let r = runner();
     let server = t.0.join("server");
     sh(&r, &format!("sleep 100 & echo $! > {}", server.display()), zero()).unwrap();
     assert!(r.end_group("o", &scope(1, Duration::ZERO, None)));
@@ -183,7 +193,7 @@ fn a_group_is_ended_even_if_the_scope_is_over() {
 
 #[test]
 fn no_zombie_is_left() {
-    let r = Runner::new();
+    let r = runner();
     for _ in 0..5 {
         sh(&r, "exit 0", zero()).unwrap();
     }
@@ -195,10 +205,10 @@ fn no_zombie_is_left() {
 #[test]
 fn blocks_run_in_order_for_their_event_until_the_first_failure() {
     let t = TestDir::new();
-    let r = Runner::new();
+    let r = runner();
     let log = t.0.join("log");
     let says = |text: &str| line(&["sh", "-c", &format!("echo {text} >> {}", log.display())], zero());
-    let block = |on: Option<Vec<Event>>, lines| ExecBlock { on, lines };
+    let block = |on: Option<Vec<Event>>, lines| ExecBlock { on, on_error: None, lines };
     let blocks = [
         block(Some(vec![Event::Started]), vec![says("1-{domain}"), says("2")]),
         block(Some(vec![Event::Failed]), vec![says("3")]),
@@ -206,22 +216,88 @@ fn blocks_run_in_order_for_their_event_until_the_first_failure() {
         block(None, vec![says("6")]),
     ];
     let values = Values { domain: "app".to_owned(), ..Values::default() };
+    let scope = scope(10, HOUR, None);
+    let work = |event| Work {
+        owner: "o",
+        event,
+        values: &values,
+        scope: &scope,
+        default_timeout: None,
+        in_shares: false,
+        is_mounted: &|_, _| false,
+    };
     let run = |event| {
         let _ = fs::remove_file(&log);
-        let end = r.run_blocks("o", &blocks, event, &values, &scope(1, HOUR, None), None);
-        (end.unwrap_err().to_string(), fs::read_to_string(&log).unwrap())
+        let end = r.run_blocks(&blocks, &work(event));
+        let texts: Vec<String> = end.iter().map(ToString::to_string).collect();
+        (texts.join("; "), fs::read_to_string(&log).unwrap())
     };
-    assert_eq!(
-        run(Some(Event::Started)),
-        ("false ended with exit code 1, success is 0".into(), "1-app\n2\n4\n".into())
-    );
-    assert_eq!(run(Some(Event::Failed)).1, "3\n4\n");
+    let started = run(Some(Event::Started));
+    let skips = "; skipped: exec[0].lines[0] (sh), exec[0].lines[0] (sh)";
+    assert_eq!(started, (format!("false ended with exit code 1, success is 0{skips}"), "1-app\n2\n4\n".into()));
+    // A shutdown goes on with the next block.
+    let failed = run(Some(Event::Failed));
+    let skips = "; skipped: exec[0].lines[0] (sh)";
+    assert_eq!(failed, (format!("false ended with exit code 1, success is 0{skips}"), "3\n4\n6\n".into()));
     assert_eq!(run(None).1, "1-app\n2\n3\n4\n");
 
     let slow = [block(None, vec![line(&["sleep", "100"], zero())])];
-    let limit = Some(Duration::from_secs(1));
-    let end = r.run_blocks("o", &slow, None, &values, &scope(10, HOUR, None), limit);
-    assert!(matches!(end, Err(ExecError::TimedOut { .. })));
+    let end = r.run_blocks(&slow, &Work { default_timeout: Some(Duration::from_secs(1)), ..work(None) });
+    assert!(matches!(end[0].error, ExecError::TimedOut { .. }));
+}
+
+#[test]
+fn on_error_says_what_a_failure_ends() {
+    let t = TestDir::new();
+    let r = runner();
+    let log = t.0.join("log");
+    let says = |text: &str| line(&["sh", "-c", &format!("echo {text} >> {}", log.display())], zero());
+    for (on_error, shutdown, other) in [
+        (None, "1\n3\n", "1\n"),
+        (Some(OnError::Continue), "1\n2\n3\n", "1\n2\n3\n"),
+        (Some(OnError::Stop), "1\n", "1\n"),
+    ] {
+        let lines = vec![says("1"), line(&["/no/such"], ExitCodes::Any), says("2")];
+        let blocks =
+            [ExecBlock { on: None, on_error, lines }, ExecBlock { on: None, on_error: None, lines: vec![says("3")] }];
+        for (event, wanted) in [(Event::Stopping, shutdown), (Event::Starting, other)] {
+            let _ = fs::remove_file(&log);
+            let work = Work {
+                owner: "o",
+                event: Some(event),
+                values: &Values::default(),
+                scope: &scope(1, HOUR, None),
+                default_timeout: None,
+                in_shares: true,
+                is_mounted: &|_, _| false,
+            };
+            assert_eq!(r.run_blocks(&blocks, &work).len(), 1);
+            assert_eq!(fs::read_to_string(&log).unwrap(), wanted, "{on_error:?} {event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_block_has_its_share_of_a_short_time() {
+    let t = TestDir::new();
+    let r = runner();
+    let log = t.0.join("log");
+    let hangs = || line(&["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"], zero());
+    let says = line(&["sh", "-c", &format!("echo here >> {}", log.display())], zero());
+    let blocks = [vec![hangs()], vec![hangs()], vec![says]];
+    let blocks = blocks.map(|lines| ExecBlock { on: None, on_error: None, lines });
+    let scope = scope(20, Duration::from_secs(60), None);
+    let work = Work {
+        owner: "o",
+        event: Some(Event::Interrupted),
+        values: &Values::default(),
+        scope: &scope,
+        default_timeout: None,
+        in_shares: true,
+        is_mounted: &|_, _| false,
+    };
+    assert_eq!(r.run_blocks(&blocks, &work).len(), 2);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "here\n");
 }
 
 /// Does something only when the test below runs it in a process of its own.
@@ -230,11 +306,11 @@ fn process_with_an_environment() {
     if std::env::var_os("EC2FLEETD_TEST_CHILD").is_none() {
         return;
     }
-    let error = sh(&Runner::new(), "echo \"$KEPT-$NOTIFY_SOCKET-$$-$(ps -o pgid= -p $$ || echo)\"; exit 1", zero());
+    let error = sh(&runner(), "echo \"$KEPT-$NOTIFY_SOCKET-$$-$(ps -o pgid= -p $$ || echo)\"; exit 1", zero());
     println!("{}", error.unwrap_err());
-    let error = sh(&Runner::new(), "env | grep -c NOTIFY_SOCKET; exit 1", zero()).unwrap_err();
+    let error = sh(&runner(), "env | grep -c NOTIFY_SOCKET; exit 1", zero()).unwrap_err();
     println!("{error}");
-    let mut defaulted = Runner::new();
+    let mut defaulted = runner();
     defaulted.path = DEFAULT_PATH.into();
     sh(&defaulted, "true", zero()).unwrap();
 }

@@ -102,7 +102,7 @@ impl Queue {
 
     /// Waits until all is written, for so long at most.
     pub(super) fn flush(&self, most: Duration) {
-        let is_busy = |w: &mut Waiting| w.writing || !w.items.is_empty();
+        let is_busy = |w: &mut Waiting| w.writing || !w.items.is_empty() || w.missing > 0;
         drop(self.0.1.wait_timeout_while(self.lock(), most, is_busy));
     }
 

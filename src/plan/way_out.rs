@@ -4,9 +4,13 @@
 //! out and unmounted, then they are detached, then records are deleted and an elastic address is given up. A phase that
 //! ends early leaves its time to the next ones. One that takes too long takes it from them, but not what they need at
 //! the least: so commands are ended in time for the unmounting, and the unmounting may take nearly all that is left for
-//! the detachment, which is nothing without it.
+//! the detachment, which is nothing without it. How the blocks of commands share theirs is in `exec::blocks`.
+
+mod undone;
 
 use std::time::Duration;
+
+pub(crate) use undone::{in_short, last_line};
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

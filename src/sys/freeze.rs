@@ -316,7 +316,7 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
-        let mut child = start::spawn(&mut command)?;
+        let mut child = start::spawn(Box::new(move || Ok(command)), scope)?;
         let gate = child.stdin.take();
         if let Some(out) = &child.stdout {
             rustix::io::ioctl_fionbio(out, true)?;

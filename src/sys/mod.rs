@@ -45,6 +45,7 @@ mod layers;
 pub(crate) mod lock;
 pub(crate) mod mkfs;
 mod mounted_at;
+pub(crate) mod mounted_from;
 pub(crate) mod mounting;
 pub(crate) mod mounts;
 pub(crate) mod notify;

@@ -126,8 +126,11 @@ mod tests {
         n.status("waits for\nvol-1");
         n.stopping();
         n.extend_timeout(Duration::from_millis(1500));
+        n.waiting(Some("a command"));
+        n.waiting(None);
         let mut buffer = [0; 100];
-        for text in ["READY=1", "STATUS=waits for vol-1", "STOPPING=1", "EXTEND_TIMEOUT_USEC=1500000"] {
+        let waits = "STATUS=waits for vol-1";
+        for text in ["READY=1", waits, "STOPPING=1", "EXTEND_TIMEOUT_USEC=1500000", "STATUS=a command", waits] {
             let size = manager.recv(&mut buffer).unwrap();
             assert_eq!(std::str::from_utf8(&buffer[..size]).unwrap(), text);
         }

@@ -9,11 +9,16 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
-use super::Root;
+use super::{Root, beside};
+use crate::scope::Scope;
 
 /// Where such programs are, whatever `PATH` says.
 const PLACES: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long it may take to write everything out: a disk that does not answer keeps no machine up.
+const WRITE_OUT: Duration = Duration::from_secs(30);
 
 /// File systems that a reboot empties: tmpfs, ramfs.
 const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
@@ -60,11 +65,20 @@ pub(crate) fn command(root: &Root, path: &OsStr, power: Power) -> Option<Vec<Str
 }
 
 /// Writes everything out and asks the kernel. Comes back only with an error.
-pub(crate) fn by_kernel(root: &Root, power: Power) -> io::Result<()> {
+pub(crate) fn by_kernel(root: &Root, power: Power, scope: &Scope) -> io::Result<()> {
     if !MAY || !root.is_real() {
         return Err(io::Error::other("reboot(2) is not for tests"));
     }
-    rustix::fs::sync();
+    let written = beside(
+        &scope.within(WRITE_OUT),
+        Box::new(|| {
+            rustix::fs::sync();
+            Ok(())
+        }),
+    );
+    if written.is_err() {
+        log::warn!("not everything could be written out within {} s", WRITE_OUT.as_secs());
+    }
     Ok(rustix::system::reboot(match power {
         Power::Reboot => rustix::system::RebootCommand::Restart,
         Power::Off => rustix::system::RebootCommand::PowerOff,
@@ -105,7 +119,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::sys::testing::TestDir;
+
+    fn scope() -> Scope {
+        Scope::new(&std::sync::Arc::new(Clock::new(None).unwrap()), WRITE_OUT, None)
+    }
 
     fn program(t: &TestDir, path: &str) -> String {
         let file = t.file(path, "#!/bin/sh\n");
@@ -131,6 +150,7 @@ mod tests {
 
     #[test]
     fn nothing_outside_of_a_tests_root_is_ever_found() {
+        let scope = scope();
         let t = TestDir::new();
         std::fs::create_dir_all(t.0.join("run/systemd/system")).unwrap();
         std::fs::create_dir_all(t.0.join("bin")).unwrap();
@@ -140,16 +160,17 @@ mod tests {
         let real = std::env::var_os("PATH").unwrap_or_default();
         for power in [Power::Reboot, Power::Off] {
             assert_eq!(command(&t.root(), &real, power), None);
-            assert_eq!(by_kernel(&t.root(), power).unwrap_err().to_string(), "reboot(2) is not for tests");
+            assert_eq!(by_kernel(&t.root(), power, &scope).unwrap_err().to_string(), "reboot(2) is not for tests");
         }
     }
 
     #[test]
     fn a_debug_build_leaves_the_real_machine_alone() {
+        let scope = scope();
         let real = Root::at(Path::new("/"));
         for power in [Power::Reboot, Power::Off] {
             assert_eq!(command(&real, OsStr::new("/usr/bin:/bin:/sbin:/usr/sbin"), power), None);
-            assert!(by_kernel(&real, power).is_err());
+            assert!(by_kernel(&real, power, &scope).is_err());
         }
     }
 

@@ -171,7 +171,7 @@ fn a_command_that_ignores_sigterm_is_over_and_told_of_before_the_announced_time(
     let announced = lab.server.world().imds(&lab.me).notice.clone().unwrap().time;
     let announced = OffsetDateTime::parse(&announced, &Rfc3339).unwrap();
     let run = running.wait(&lab);
-    run.ends(0, &["'interrupted' commands: /bin/sh was ended after", "interrupted: done"]);
+    run.ends(3, &["'interrupted' commands: /bin/sh was ended after", "interrupted, but exec[0].lines[0]"]);
     let last = bodies(&lab).pop().unwrap();
     let ts = OffsetDateTime::parse(last.split(' ').nth(1).unwrap(), &Rfc3339).unwrap();
     assert!(last.contains("was ended after") && ts < announced, "{last} {announced} {run}");

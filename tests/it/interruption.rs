@@ -129,7 +129,10 @@ fn a_command_is_ended_before_the_announced_time() {
     running.says(&lab, "watching");
     lab.server.world().notice(&lab.me, "terminate", 60);
     let run = running.wait(&lab);
-    run.ends(0, &["'interrupted' commands: /bin/sh was ended after", "interrupted: done"]);
+    run.ends(
+        3,
+        &["'interrupted' commands: /bin/sh was ended after", "interrupted, but exec[0].lines[0] (/bin/sh) failed"],
+    );
     let line = run.log.lines().find(|l| l.contains("s for the way out")).unwrap();
     let budget: u64 = line.split_whitespace().find_map(|w| w.parse().ok()).unwrap();
     assert!((10..=55).contains(&budget), "{line}");
@@ -158,7 +161,7 @@ fn a_second_message_tells_of_a_failed_command() {
     let running = lab.start(&text, How::default());
     running.says(&lab, "watching");
     lab.server.world().notice(&lab.me, "terminate", 120);
-    running.wait(&lab).ends(0, &[]);
+    running.wait(&lab).ends(3, &[]);
     let error =
         "d interrupted 'interrupted' commands: /bin/sh ended with exit code 5, success is 0; its last lines: no";
     let sent = bodies(&lab);
@@ -251,7 +254,7 @@ fn a_domain_that_failed_before_is_told_of_its_interrupted_commands_too() {
     running.says(&lab, "watching for interruptions");
     lab.server.world().notice(&lab.me, "terminate", 120);
     let run = running.wait(&lab);
-    run.ends(0, &["exit code 8"]);
+    run.ends(3, &["exit code 8"]);
     let told = bodies(&lab);
     assert_eq!(told.len(), 2, "{told:?} {run}");
     assert!(!told[0].contains("exit code 8") && told[1].contains("exit code 8"), "{told:?}");

@@ -21,14 +21,16 @@ fn a_signal_while_waiting_runs_the_stopping_commands() {
 }
 
 #[test]
-fn a_failed_stopping_command_changes_nothing() {
+fn a_failed_stopping_command_is_no_failed_run() {
     let lab = Lab::new();
     let blocks =
         format!("exec: [{}, {}]", on(&["stopping"], &[sh("exit 3")]), on(&["failed"], &[sh("touch $LAB/seen")]));
     let running = lab.start(&one(&blocks), How::default());
     running.says(&lab, "watching");
     running.signal("TERM");
-    running.wait(&lab).ends(0, &["'stopping' commands: /bin/sh ended with exit code 3"]);
+    running
+        .wait(&lab)
+        .ends(3, &["'stopping' commands: /bin/sh ended with exit code 3", "stopped, but exec[0].lines[0]"]);
     assert!(!lab.dir.join("seen").exists());
 }
 
@@ -40,7 +42,7 @@ fn a_stopping_command_has_60_seconds() {
     running.says(&lab, "watching");
     running.signal("TERM");
     let run = running.wait(&lab);
-    run.ends(0, &["'stopping' commands: /bin/sh was ended after "]);
+    run.ends(3, &["'stopping' commands: /bin/sh was ended after "]);
     assert!((60..=80).contains(&crate::commands::seconds_of(&run.log)), "{run}");
 }
 

@@ -10,7 +10,9 @@ use crate::lab::{How, Lab, Run, Running};
 
 /// A domain `d` with these volumes that polls often; `interrupted` writes a word to the first disk.
 pub(crate) fn text(volumes: &str) -> String {
-    let last = on(&["interrupted", "stopping"], &[sh("printf last | dd conv=notrunc of=$LAB/root0/dev/nvme1n1")]);
+    // Where time runs very fast, a minute is over before a shell has begun.
+    let write = sh("printf last | dd conv=notrunc of=$LAB/root0/dev/nvme1n1").replace("] }", "], timeout: 36000 }");
+    let last = on(&["interrupted", "stopping"], &[write]);
     format!(
         r#"{{ "interrupt-detection": {{ detect: "poll", options: {{ interval: 0.02 }} }}, domains: {{ d: {{
             "attach-volume": [{volumes}], exec: [{last}], notify: [{}] }} }} }}"#,

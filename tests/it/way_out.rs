@@ -85,7 +85,7 @@ fn a_command_that_does_not_end_leaves_time_for_the_release() {
         let running = watching(&lab, &text("", &[domain("d", 1, STUBBORN, "")]));
         let end = announce(&lab, seconds);
         let run = running.wait(&lab);
-        run.ends(0, &["sh: stubborn", "was ended after", &format!("{} is released", id(1)), "is deleted"]);
+        run.ends(3, &["sh: stubborn", "was ended after", &format!("{} is released", id(1)), "is deleted"]);
         if seconds > 20 {
             in_time(&lab, "DetachVolume", end, &run);
             in_time(&lab, "ChangeResourceRecordSets", end, &run);
@@ -108,7 +108,7 @@ fn a_domain_does_not_hold_up_another() {
     let running = watching(&lab, &text("", &both));
     let end = announce(&lab, 120);
     let run = running.wait(&lab);
-    run.ends(0, &[]);
+    run.ends(3, &[]);
     let released = |n: u32| place(&run, &format!("{} is released", id(n)));
     assert!(released(2) < place(&run, "was ended after") && place(&run, "was ended after") < released(1), "{run}");
     in_time(&lab, "DetachVolume", end, &run);
@@ -124,7 +124,7 @@ fn a_disk_that_is_held_does_not_hold_up_the_rest() {
     let file = fs::File::create(lab.root(&lab.me).join("data/file")).unwrap();
     let end = announce(&lab, 120);
     let run = running.wait(&lab);
-    run.ends(0, &["not released: ", "stays attached", &format!("process {} (", std::process::id()), "is deleted"]);
+    run.ends(3, &["not released: ", "stays attached", &format!("process {} (", std::process::id()), "is deleted"]);
     in_time(&lab, "ChangeResourceRecordSets", end, &run);
     assert!(lab.attached(&lab.me).len() == 1 && lab.count("DetachVolume") == 0, "{run}");
     assert!(bodies(&lab).iter().any(|b| b.contains("not released")), "{:?} {run}", bodies(&lab));
@@ -152,7 +152,7 @@ fn a_volume_that_is_not_let_go_leaves_time_for_the_next_one_and_the_records() {
     let running = watching(&lab, &text("\"interrupt-margin\": 40,", &[domain]));
     let end = announce(&lab, 100);
     let run = running.wait(&lab);
-    run.ends(0, &[&format!("not released: {} stays attached", id(2)), &format!("{} is released", id(1)), "is deleted"]);
+    run.ends(3, &[&format!("not released: {} stays attached", id(2)), &format!("{} is released", id(1)), "is deleted"]);
     in_time(&lab, "ChangeResourceRecordSets", end, &run);
     assert_eq!(lab.attached(&lab.me), [(id(2), "/dev/xvdg".to_owned())], "{run}");
 }

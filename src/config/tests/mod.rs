@@ -192,6 +192,18 @@ fn exit_codes() {
 }
 
 #[test]
+fn on_error_of_a_block() {
+    let of = |key: &str| {
+        let c = ok(&domain(&format!("exec: [{{{key} lines: [{{argv: ['a']}}]}}]")));
+        let block = &c.domains[0].exec[0];
+        (block.on_error, block.lines[0].path.clone())
+    };
+    assert_eq!(of(""), (None, "exec[0].lines[0]".to_owned()));
+    assert_eq!(of("'on-error': 'continue',").0, Some(OnError::Continue));
+    assert_eq!(of("'on-error': 'stop',").0, Some(OnError::Stop));
+}
+
+#[test]
 fn warnings() {
     for (text, want) in [
         (
