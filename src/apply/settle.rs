@@ -123,7 +123,7 @@ impl DomainRun {
     /// Puts one inherited hold back and forgets it; if it cannot be put back, it stays in the journal.
     pub(super) fn put_back(&self, hold: Hold, scope: &Scope) -> Result<(), String> {
         let end = match &hold {
-            Hold::Record(_) => return self.put_records_back(vec![hold], scope).into_iter().map(Err).collect(),
+            Hold::Record(_) => return self.put_records_back(vec![hold], scope).into_iter().try_for_each(Err),
             Hold::Volume(v) => match self.put_volume_back(v, scope) {
                 Ok(true) => Ok(()),
                 Ok(false) => return Ok(()),
