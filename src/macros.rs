@@ -227,6 +227,18 @@ impl Template {
         }
     }
 
+    /// The first of its macros that has no value.
+    pub(crate) fn without_value(&self, values: &Values) -> Option<&'static str> {
+        let name = |p: &Part| if let Part::Macro(name) = p { Some(*name) } else { None };
+        self.parts.iter().filter_map(name).find(|name| values.text(name).is_empty())
+    }
+
+    /// Whether it has macros that the instance's public addresses are in.
+    pub(crate) fn has_addresses(&self) -> bool {
+        let is_one = |p: &Part| matches!(p, Part::Macro(n) if n.contains("public_ip") || *n == ALL_JSON);
+        self.parts.iter().any(is_one)
+    }
+
     /// Whether the macro `name` (of [`NAMES`] or `all_json`) occurs.
     #[cfg(test)]
     pub(crate) fn uses(&self, name: &str) -> bool {

@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::hold::{AddressHold, Done, Hold};
+use super::restore::DECIDED as RECORD_DECIDED;
 use super::{DomainRun, Failure, Shared, lock};
 use crate::aws::Class;
 use crate::aws::ec2::{Address, Filter};
-use crate::aws::route53::address;
+use crate::aws::route53::{Change, address};
 use crate::config::{AddressChoice, AddressDirective};
 use crate::imds::{ImdsError, Interface};
 use crate::model::Event;
@@ -60,6 +61,9 @@ impl Shared {
         let mut given_up = lock(&self.given_up);
         given_up.extend(old.iter().map(|a| address(a)));
         new.map(|new| given_up.remove(&address(new)));
+        drop(given_up);
+        new.map(|new| lock(&self.given_back).remove(&address(new)));
+        new.iter().for_each(|new| self.may_move(&[(*new).to_owned()]));
         // What stands was made with the old one.
         self.aws.forget_connections();
     }
@@ -327,6 +331,38 @@ impl DomainRun {
         let left = self.disassociate(&held, scope).err();
         left.iter().for_each(|what| log::error!("not released: {what}"));
         left
+    }
+
+    /// The same for a roll-back. If this domain is not critical the others go on: what of theirs leads to the address would
+    /// lead to whoever takes it next, and is deleted as long as it can only be this instance's.
+    pub(super) fn give_back_address(&self, h: &AddressHold, scope: &Scope) -> Result<(), String> {
+        if !self.config.critical {
+            lock(&self.shared.given_back).insert(address(&h.public_ip));
+            self.leads_no_more(h, scope);
+        }
+        self.disassociate(h, scope)
+    }
+
+    /// Deletes the records of other domains that lead to an address which is about to be given back.
+    fn leads_no_more(&self, h: &AddressHold, scope: &Scope) {
+        for (zone, set, domain) in self.shared.names.leading_to(&h.public_ip, &self.config.name) {
+            let what = format!("{} of domain {domain}", set.name);
+            let why = format!("leads to {}, which {} gives back, for it has failed", h.public_ip, self.config.name);
+            let changes = vec![Change::delete(set.clone())];
+            self.note_changes(&zone, &changes);
+            // The address has some of the time, whatever becomes of the records.
+            let sent = scope.within(RECORD_DECIDED.min(scope.remaining() / 4));
+            match self.shared.zones.submit(&self.shared.aws, &zone, vec![changes], &sent).pop() {
+                Some(Ok(())) => {
+                    log::error!(
+                        "{what} {why}: the record is deleted; with \"follow\" it is written when there is an address"
+                    );
+                    self.shared.names.gone(&zone, &set.name, std::slice::from_ref(&set));
+                }
+                Some(Err(e)) => log::error!("{what} {why}, and the record is there still: {e}"),
+                None => {}
+            }
+        }
     }
 
     /// Ends the association of a hold, if there is one still.

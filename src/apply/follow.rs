@@ -9,9 +9,11 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::hold::{Done, Hold, RecordHold};
+use super::record::was_not_written;
+use super::restore::DECIDED;
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
-use crate::aws::route53::{RecordSet, normalise};
+use crate::aws::route53::{Change, RecordSet, address, normalise};
 use crate::clock::Tick;
 use crate::config::RecordDirective;
 use crate::model::Facts;
@@ -64,12 +66,15 @@ impl DomainRun {
 
     /// Whether a record is to be changed for these addresses, and it is time for that.
     pub(crate) fn is_to_follow(&self, now: &Facts) -> bool {
+        let now = &self.shared.believed(now);
         let last = lock(&self.follow).last;
         if last.is_some_and(|at| self.shared.clock.now().since(at) < AT_MOST) {
             return false;
         }
         let moved = |d: &RecordDirective| {
-            self.followed(d).is_some_and(|(.., sets)| has_moved(&sets, &now.primary_ipv4, &now.primary_ipv6))
+            self.followed(d).is_some_and(|(.., sets)| {
+                has_moved(&sets, &now.primary_ipv4, &now.primary_ipv6) || !self.given_up(&sets, now).is_empty()
+            })
         };
         self.config.records.iter().any(moved)
     }
@@ -85,12 +90,25 @@ impl DomainRun {
 
     /// The instance has these addresses now: changes its records.
     pub(crate) fn follow(&self, now: &Facts, scope: &Scope) {
+        let now = &self.shared.believed(now);
         let _busy = lock(&self.following);
         lock(&self.follow).last = Some(self.shared.clock.now());
         let mut trouble = Vec::new();
         for d in &self.config.records {
             let Some((zone, name, old)) = self.followed(d) else { continue };
-            if has_moved(&old, &now.primary_ipv4, &now.primary_ipv6)
+            let given_up = self.given_up(&old, now);
+            if !given_up.is_empty()
+                && scope.check().is_ok()
+                && let Err(f) = self.delete_given_up(d, &zone, &name, &given_up, scope)
+                && scope.check().is_ok()
+            {
+                trouble.push(format!("{}: {name} leads to an address that was given up still: {f}", d.path));
+            }
+            if old.is_empty() && self.no_name(d).is_some() {
+                continue;
+            }
+            if given_up.is_empty()
+                && has_moved(&old, &now.primary_ipv4, &now.primary_ipv6)
                 && scope.check().is_ok()
                 && let Err(f) = self.follow_one(d, &zone, &name, &old, now, scope)
                 && scope.check().is_ok()
@@ -112,6 +130,53 @@ impl DomainRun {
                 Err(TryLockError::WouldBlock) => scope.sleep(Duration::from_millis(20)).ok()?,
             }
         }
+    }
+
+    /// Which of these sets lead to an elastic address that another domain of the process has given back, in place of which
+    /// the instance has none.
+    fn given_up(&self, sets: &[RecordSet], now: &Facts) -> Vec<RecordSet> {
+        let given_up = lock(&self.shared.given_back);
+        let is_over = |s: &&RecordSet| {
+            s.kind == "A" && !s.values.is_empty() && s.values.iter().all(|v| given_up.contains(&address(v)))
+        };
+        sets.iter().filter(|_| now.primary_ipv4.is_empty()).filter(is_over).cloned().collect()
+    }
+
+    /// Deletes what leads to an address that was given up. It is written again when there is an address.
+    fn delete_given_up(
+        &self,
+        d: &RecordDirective,
+        zone: &str,
+        name: &str,
+        sets: &[RecordSet],
+        scope: &Scope,
+    ) -> Result<(), Failure> {
+        // Whoever has the address now may have written the very same.
+        if let Some((_, why)) = self.shared.anothers(&sets.iter().collect::<Vec<_>>(), scope).first() {
+            log::warn!("{}: {name}: {why}", d.path);
+            self.leaves_alone(d, name);
+            return Ok(());
+        }
+        let changes: Vec<Change> = sets.iter().cloned().map(Change::delete).collect();
+        self.note_changes(zone, &changes);
+        match self.shared.zones.submit(&self.shared.aws, zone, vec![changes], &scope.within(DECIDED)).pop() {
+            Some(Err(e)) if e.class() == Class::Conflict && !e.unsure => {
+                self.leaves_alone(d, name);
+                return Ok(());
+            }
+            // If it was carried out, the next try is refused.
+            Some(Err(e)) => return Err(Failure::api(&format!("delete {name} in hosted zone {zone}"), &e)),
+            _ => {}
+        }
+        self.shared.names.gone(zone, name, sets);
+        self.has_no_more(&d.path, sets);
+        lock(&self.follow).without.insert(d.path.clone());
+        log::warn!(
+            "{}: {name} is deleted: the address that it led to was given up, and this instance has no other; it is written \
+             when there is one",
+            d.path
+        );
+        Ok(())
     }
 
     fn follow_one(
@@ -154,6 +219,7 @@ impl DomainRun {
             earlier: Vec::new(),
             follows: true,
             written: Done::Maybe,
+            at: None,
         });
         self.ledger(|l| {
             l.held.retain(|h| h.key() != d.path);
@@ -176,7 +242,10 @@ impl DomainRun {
                 return Ok(());
             }
         }
-        self.drop_hold(&d.path);
+        // It may be carried out late: a release looks for it, and so does the next run.
+        if was_not_written(&plan, &e) {
+            self.drop_hold(&d.path);
+        }
         Err(failure)
     }
 
@@ -213,6 +282,15 @@ impl DomainRun {
 }
 
 impl super::Shared {
+    /// What the metadata service says `now`, without what this process has given up: of that it tells late.
+    fn believed(&self, now: &Facts) -> Facts {
+        let mut given_up = lock(&self.given_up);
+        given_up.retain(|g| now.all_ipv4.iter().any(|a| address(a) == *g));
+        let mut believed = now.clone();
+        believed.primary_ipv4.retain(|a| !given_up.contains(&address(a)));
+        believed
+    }
+
     /// The instance has these public addresses now.
     pub(crate) fn has_addresses(&self, now: &Facts) {
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
@@ -222,6 +300,9 @@ impl super::Shared {
         changed.all_ipv4.clone_from(&now.all_ipv4);
         changed.all_ipv6.clone_from(&now.all_ipv6);
         if changed != **facts {
+            // Only an elastic one comes while the instance runs.
+            let new: Vec<String> = now.all_ipv4.iter().filter(|a| !facts.all_ipv4.contains(a)).cloned().collect();
+            self.may_move(&new);
             *facts = Arc::new(changed);
             // What stands was made with the old ones.
             self.aws.forget_connections();

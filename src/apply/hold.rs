@@ -10,11 +10,14 @@
 //!
 //! Every change of the ledger is on the journal's disk before the call that it announces is made.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::journal::Journal;
 use super::{DomainRun, lock};
 use crate::aws::route53::RecordSet;
+use crate::clock::Tick;
 use crate::plan::devices::same_device;
 
 /// Which directive a hold belongs to: its path in the config.
@@ -164,9 +167,24 @@ pub(crate) struct RecordHold {
     pub(crate) follows: bool,
     /// Whether it was written.
     pub(crate) written: Done,
+    /// When what was there before was there for sure; unknown after a panic, in whose moment it is rolled back.
+    #[serde(skip)]
+    pub(crate) at: Option<Tick>,
 }
 
+/// What was there before a write is thought to be as it was for so long.
+const STILL_RIGHT: Duration = Duration::from_secs(10);
+
 impl RecordHold {
+    /// The same as seen from `now`: who had the name when it was written may be gone since, as after an earlier run.
+    pub(super) fn seen_at(&self, now: Tick) -> RecordHold {
+        let mut r = self.clone();
+        if r.at.is_some_and(|at| now.since(at) >= STILL_RIGHT) {
+            r.earlier.append(&mut r.before);
+        }
+        r
+    }
+
     /// All that was there before.
     pub(crate) fn all_before(&self) -> Vec<RecordSet> {
         self.before.iter().chain(&self.earlier).cloned().collect()

@@ -1,13 +1,13 @@
 //! Whether addresses are still this instance's, asked before a record is deleted that has them.
 //!
 //! Route 53 compares what is deleted with what is there. What it cannot tell is who wrote it: where an elastic address
-//! has moved on, whoever has it now has the very same record. So addresses that the metadata service does not give (any
-//! more) are looked up in EC2.
+//! has moved on, whoever has it now has the very same record. So EC2 is asked about addresses that the metadata service
+//! does not give (any more), about all where it gives no answer, and about those that are elastic: of a move it tells late.
 
 use super::{Shared, lock};
-use crate::aws::Class;
-use crate::aws::ec2::Filter;
+use crate::aws::ec2::{Address, Filter};
 use crate::aws::route53::{RecordSet, address};
+use crate::aws::{ApiError, Class};
 use crate::scope::{Halt, Scope};
 
 /// How long the metadata service and EC2 may be asked.
@@ -16,14 +16,23 @@ const ASK: std::time::Duration = std::time::Duration::from_secs(5);
 const ASKS: u32 = 3;
 
 impl Shared {
-    /// The public addresses that this instance has now, as far as can be told.
-    pub(super) fn own_addresses(&self, scope: &Scope) -> Vec<String> {
-        let facts = self.facts();
-        let mut fresh = (*facts).clone();
-        let read = self.imds.refresh_public_addresses(&scope.within(ASK), &mut fresh);
-        let all = if read.is_ok() { &fresh } else { &*facts };
+    /// The public addresses that this instance has now, as the metadata service says. `None`: it does not say, and what it
+    /// said before tells nothing of addresses that may have moved since.
+    pub(super) fn own_addresses(&self, scope: &Scope) -> Option<Vec<String>> {
+        let mut fresh = (*self.facts()).clone();
+        if let Err(e) = self.imds.refresh_public_addresses(&scope.within(ASK), &mut fresh) {
+            log::warn!("which public addresses this instance has now cannot be told: {e}");
+            return None;
+        }
         let given_up = lock(&self.given_up);
-        all.all_ipv4.iter().chain(&all.all_ipv6).map(|a| address(a)).filter(|a| !given_up.contains(a)).collect()
+        let all = fresh.all_ipv4.iter().chain(&fresh.all_ipv6).map(|a| address(a));
+        Some(all.filter(|a| !given_up.contains(a)).collect())
+    }
+
+    /// These addresses are elastic, as far as is known: they may go to another instance while this one lives, and the
+    /// metadata service tells of that late.
+    pub(super) fn may_move(&self, addresses: &[String]) {
+        lock(&self.elastic).extend(addresses.iter().map(|a| address(a)));
     }
 
     /// What is there `now` without those of `ours` that another instance has written alike, or may have; and why each
@@ -34,34 +43,73 @@ impl Shared {
         ours: &[RecordSet],
         scope: &Scope,
     ) -> (Vec<RecordSet>, Vec<String>) {
-        let in_ours = |s: &RecordSet| ours.iter().any(|o| o.same_content(s));
-        // Its own member of a fleet nobody else writes.
-        let mut asked: Vec<&RecordSet> = now.iter().filter(|s| in_ours(s) && s.set_identifier.is_none()).collect();
-        if asked.is_empty() {
-            return (now, Vec::new());
-        }
-        let own = self.own_addresses(scope);
-        asked.retain(|s| !s.values.iter().any(|v| own.contains(&address(v))));
-        let asked: Vec<RecordSet> = asked.into_iter().cloned().collect();
-        let mut why = Vec::new();
-        let mut out: Vec<RecordSet> = Vec::new();
-        for set in asked {
-            if let Some(text) = self.holder(&set, scope) {
-                why.push(text);
-                out.push(set);
-            }
-        }
+        let in_ours = |s: &&RecordSet| ours.iter().any(|o| o.same_content(s));
+        let asked: Vec<&RecordSet> = now.iter().filter(in_ours).collect();
+        let (out, why): (Vec<RecordSet>, Vec<String>) = self.anothers(&asked, scope).into_iter().unzip();
         (now.into_iter().filter(|s| !out.contains(s)).collect(), why)
     }
 
-    /// Who has the addresses of a set that this instance has no more, if it is or may be somebody else.
-    fn holder(&self, set: &RecordSet, scope: &Scope) -> Option<String> {
-        let values: Vec<&str> = set.values.iter().map(String::as_str).collect();
-        let shown = values.join(" ");
-        if set.kind != "A" {
-            return Some(format!("{shown} is no address of this instance any more"));
+    /// Which of these sets another instance has written alike, or may have, and why that is thought. One question to EC2
+    /// for all of them.
+    pub(super) fn anothers(&self, sets: &[&RecordSet], scope: &Scope) -> Vec<(RecordSet, String)> {
+        // Its own member of a fleet nobody else writes.
+        let sets: Vec<&RecordSet> = sets.iter().copied().filter(|s| s.set_identifier.is_none()).collect();
+        if sets.is_empty() {
+            return Vec::new();
         }
-        let ask = || self.aws.describe_addresses(&scope.within(ASK), &[Filter::exact("public-ip", &values)]);
+        let own = self.own_addresses(scope);
+        let has = |v: &String| own.as_ref().is_some_and(|own| own.contains(&address(v)));
+        // One that is not elastic stays until the instance ends.
+        let elastic = lock(&self.elastic).clone();
+        let may_move = |v: &String| elastic.contains(&address(v));
+        let is_asked = |s: &&RecordSet| !s.values.iter().any(has) || s.values.iter().any(may_move);
+        let asked: Vec<&RecordSet> = sets.into_iter().filter(is_asked).collect();
+        let mut values: Vec<&str> =
+            asked.iter().filter(|s| s.kind == "A").flat_map(|s| s.values.iter().map(String::as_str)).collect();
+        values.sort_unstable();
+        values.dedup();
+        let answer = (!values.is_empty()).then(|| self.holders(&values, scope));
+        let me = &self.facts().instance_id;
+        let mut out = Vec::new();
+        for set in asked {
+            let shown = set.values.join(" ");
+            let unknown = || match own {
+                Some(_) => format!("{shown} is no address of this instance any more"),
+                None => {
+                    format!("the metadata service does not say whether {shown} still is an address of this instance")
+                }
+            };
+            let text = match answer.as_ref().filter(|_| set.kind == "A") {
+                Some(Ok(found)) => {
+                    let is_anothers = |a: &&Address| {
+                        set.values.iter().any(|v| address(v) == address(&a.public_ip))
+                            && a.association_id.is_some()
+                            && a.instance.as_ref() != Some(me)
+                    };
+                    found.iter().find(is_anothers).map(|a| {
+                        let who = a.instance.clone().or(a.interface.clone()).unwrap_or_else(|| "another".to_owned());
+                        format!("{shown} is the address of {who} by now")
+                    })
+                }
+                // The metadata service has said this moment that it is here.
+                Some(Err(_)) | None if set.values.iter().any(has) => None,
+                Some(Err(e)) => {
+                    let advice = match e.class() {
+                        Class::Denied => format!(" (allow {} for this instance's role)", e.permission()),
+                        _ => String::new(),
+                    };
+                    Some(format!("{}, and who has it cannot be told: {e}{advice}", unknown()))
+                }
+                None => Some(unknown()),
+            };
+            out.extend(text.map(|text| (set.clone(), text)));
+        }
+        out
+    }
+
+    /// What EC2 says of these addresses, as far as they are elastic.
+    fn holders(&self, values: &[&str], scope: &Scope) -> Result<Vec<Address>, ApiError> {
+        let ask = || self.aws.describe_addresses(&scope.within(ASK), &[Filter::exact("public-ip", values)]);
         let mut answer = ask();
         // One answer that does not come is no reason to leave a record behind.
         for _ in 1..ASKS {
@@ -70,24 +118,9 @@ impl Shared {
                 _ => break,
             }
         }
-        match answer {
-            Ok(found) => {
-                let me = &self.facts().instance_id;
-                let holder = found.iter().filter(|a| a.association_id.is_some() && a.instance.as_ref() != Some(me));
-                holder
-                    .map(|a| a.instance.clone().or(a.interface.clone()).unwrap_or_else(|| "another".to_owned()))
-                    .next()
-                    .map(|who| format!("{shown} is the address of {who} by now"))
-            }
-            Err(e) => {
-                let advice = match e.class() {
-                    Class::Denied => format!(" (allow {} for this instance's role)", e.permission()),
-                    _ => String::new(),
-                };
-                Some(format!(
-                    "{shown} is no address of this instance any more, and who has it cannot be told: {e}{advice}"
-                ))
-            }
+        if let Ok(found) = &answer {
+            self.may_move(&found.iter().map(|a| a.public_ip.clone()).collect::<Vec<_>>());
         }
+        answer
     }
 }

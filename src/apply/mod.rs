@@ -96,6 +96,10 @@ pub(crate) struct Shared {
     pub(crate) names: names::Names,
     /// Public addresses that this process has given up: the metadata service tells of that only later.
     pub(crate) given_up: Mutex<BTreeSet<String>>,
+    /// Those of them that a roll-back gave back while other domains went on.
+    pub(crate) given_back: Mutex<BTreeSet<String>>,
+    /// Public addresses that are elastic, as far as is known.
+    pub(crate) elastic: Mutex<BTreeSet<String>>,
     /// How many domains are about to give this instance another public address.
     pub(crate) addresses_to_come: AtomicUsize,
     /// Who has which volume, in the same way.

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use super::hold::{Done, RecordHold};
 use super::lock;
 use crate::aws::route53::RecordSet;
+use crate::clock::Tick;
 use crate::plan::follow::all_there;
 use crate::plan::records::{Now, compare};
 
@@ -24,6 +25,8 @@ struct Name {
     now: Vec<RecordSet>,
     /// What directives have written here, or are about to, and what undoes it.
     writes: Vec<Write>,
+    /// What was deleted for other domains that had it.
+    gone: Vec<RecordSet>,
     /// What a change of `now` that was not answered may have made of it.
     maybe: Vec<RecordSet>,
 }
@@ -74,11 +77,33 @@ impl Names {
         self.at(zone, name, |n| n.maybe.iter().any(|m| m.same_content(there)))
     }
 
+    /// These sets are not there any more.
+    pub(super) fn gone(&self, zone: &str, name: &str, sets: &[RecordSet]) {
+        self.at(zone, name, |n| {
+            n.now.retain(|now| !sets.iter().any(|s| s.same_content(now)));
+            n.gone.extend(sets.iter().cloned());
+        });
+    }
+
+    /// The records that lead to an address for other domains than this one, each with its zone and such a domain.
+    pub(super) fn leading_to(&self, ip: &str, domain: &str) -> Vec<(String, RecordSet, String)> {
+        let all = lock(&self.0);
+        let of = |((zone, _), n): (&(String, String), &Name)| {
+            let other = n.users.values().find(|user| *user != domain)?;
+            let set = n.now.iter().find(|s| s.kind == "A" && s.values.iter().any(|v| v == ip))?;
+            Some((zone.clone(), set.clone(), other.clone()))
+        };
+        all.iter().filter_map(of).collect()
+    }
+
     /// What of `sets` this process has put in their places since.
     pub(super) fn now(&self, zone: &str, name: &str, sets: &[RecordSet]) -> Vec<RecordSet> {
         self.at(zone, name, |n| {
-            let newest = |s: &RecordSet| n.now.iter().find(|now| now.slot() == s.slot()).unwrap_or(s).clone();
-            sets.iter().map(newest).collect()
+            let newest = |s: &RecordSet| match n.now.iter().find(|now| now.slot() == s.slot()) {
+                Some(now) => Some(now.clone()),
+                None => Some(s.clone()).filter(|s| !n.gone.iter().any(|g| g.same_content(s))),
+            };
+            sets.iter().filter_map(newest).collect()
         })
     }
 
@@ -105,10 +130,10 @@ impl Names {
     }
 
     /// All that was written at the name of `hold`, in one: what the last one that had it undoes.
-    pub(super) fn all_writes(&self, hold: &RecordHold) -> RecordHold {
-        let mut all = hold.clone();
+    pub(super) fn all_writes(&self, hold: &RecordHold, now: Tick) -> RecordHold {
+        let mut all = hold.seen_at(now);
         let writes = self.at(&hold.zone, &hold.name, |n| std::mem::take(&mut n.writes));
-        for other in writes.iter().map(|w| &w.hold).filter(|w| w.key != hold.key) {
+        for other in writes.iter().filter(|w| w.hold.key != hold.key).map(|w| w.hold.seen_at(now)) {
             for set in &other.ours {
                 if !all.ours.iter().any(|o| o.same_content(set)) {
                     all.ours.push(set.clone());

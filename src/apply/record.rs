@@ -4,6 +4,7 @@
 //! written since is written over unseen, however long the call was throttled or waited its turn: Route 53 refuses it, and
 //! it is looked at and planned anew. Only its own set of a fleet's name, which nobody else writes, is an UPSERT.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ impl DomainRun {
         let mut all: Vec<Open<'_>> = wanted.into_iter().enumerate().map(open).collect();
         // The same record asked for twice is written once, and what comes of it counts for both.
         let mut twins: Vec<(usize, usize, &RecordDirective, Plan)> = Vec::new();
+        // Directives of which a try has no answer: it may be carried out late.
+        let mut unsure: BTreeSet<usize> = BTreeSet::new();
         let mut pause = PAUSE;
         for round in 0.. {
             let mut plans: Vec<(usize, &RecordDirective, Plan)> = Vec::new();
@@ -90,6 +93,11 @@ impl DomainRun {
                     results[index] = Some(Ok(()));
                     continue;
                 };
+                // What one try may have done, no later one takes back.
+                if e.unsure || e.class() == Class::Ambiguous {
+                    unsure.insert(index);
+                }
+                let e = ApiError { unsure: unsure.contains(&index), ..e };
                 let again = match e.class() {
                     Class::Ambiguous => true,
                     Class::Conflict => round < TRIES,
@@ -144,15 +152,15 @@ impl DomainRun {
             let of: Vec<_> = plans.iter().filter(|(_, d, _)| d.hosted_zone == zones[z]).collect();
             let pieces = of.iter().map(|(_, _, p)| p.changes.clone()).collect();
             let ends = self.shared.zones.submit(&self.shared.aws, zones[z], pieces, scope);
+            // At once: another zone may take its time.
+            let written = of.iter().zip(&ends).filter(|(_, end)| end.is_ok());
+            written.for_each(|((_, d, plan), _)| self.has_written(d, plan));
             of.iter().map(|(i, ..)| *i).zip(ends).collect::<Vec<_>>()
         })
         .concat();
         let mut sent = Vec::new();
         for (index, d, plan) in plans {
             let Some((_, end)) = outcomes.iter().find(|(i, _)| *i == index) else { continue };
-            if end.is_ok() {
-                self.has_written(d, &plan);
-            }
             sent.push((index, d, plan, end.clone()));
         }
         sent
@@ -161,13 +169,28 @@ impl DomainRun {
     /// Notes what is about to be written: in the log of calls and in the journal.
     fn intend(&self, d: &RecordDirective, plan: &Plan) {
         self.note_changes(&d.hosted_zone, &plan.changes);
-        let hold = hold_of(d, plan);
+        let hold = self.hold_of(d, plan);
         self.shared.names.intend(&self.config.name, &hold);
         // In place of that of an earlier try. What is inherited of the record counts until it is written over.
         self.ledger(|l| {
             l.held.retain(|h| h.key() != d.path);
             l.held.push(Hold::Record(hold));
         });
+    }
+
+    /// What undoes a plan that is about to be carried out, or is now.
+    fn hold_of(&self, d: &RecordDirective, plan: &Plan) -> RecordHold {
+        RecordHold {
+            key: d.path.clone(),
+            zone: d.hosted_zone.clone(),
+            name: plan.name.clone(),
+            ours: plan.ours.clone(),
+            before: plan.before.clone(),
+            earlier: plan.earlier.clone(),
+            follows: false,
+            written: Done::Maybe,
+            at: Some(self.shared.clock.now()),
+        }
     }
 
     /// Notes a call that changes records.
@@ -178,8 +201,9 @@ impl DomainRun {
     }
 
     fn has_written(&self, d: &RecordDirective, plan: &Plan) {
-        self.with_record(&d.path, |h| h.written = Done::Yes);
-        self.shared.names.intend(&self.config.name, &RecordHold { written: Done::Yes, ..hold_of(d, plan) });
+        let hold = RecordHold { written: Done::Yes, ..self.hold_of(d, plan) };
+        self.with_record(&d.path, |h| (h.written, h.at) = (Done::Yes, hold.at));
+        self.shared.names.intend(&self.config.name, &hold);
         self.forget_inherited_record(&d.hosted_zone, &plan.name);
         self.stands(d, plan);
         log::info!("{}: {}", d.path, plan.summary());
@@ -187,10 +211,7 @@ impl DomainRun {
 
     /// The end of a write that failed; where nobody knows what came of it, the roll-back looks.
     fn not_written(&self, d: &RecordDirective, plan: &Plan, e: &ApiError) -> Failure {
-        // What may not be repeated was not sent where the time was over between two tries.
-        let once = !plan.changes.iter().all(crate::aws::route53::Change::is_upsert);
-        let certain = !e.may_have_worked() || (once && !e.unsure && matches!(e.class(), Class::Halted(_)));
-        if certain {
+        if was_not_written(plan, e) {
             self.drop_record(d, plan);
         }
         Failure::api(&format!("write {} in hosted zone {}", plan.name, d.hosted_zone), e)
@@ -276,9 +297,15 @@ impl DomainRun {
             self.has_no_address(d);
             return Ok(plan);
         }
+        if let Some(name) = self.no_name(d) {
+            return Err(Failure::new(format!(
+                "cannot make the name of the record: {{{name}}} is empty, for this instance has none"
+            )));
+        }
         // What another directive of this process, or an earlier run, has written there.
         let written = self.shared.names.written(&d.hosted_zone, &read.name, &read.sets);
         let known = written.or_else(|| self.inherited_record(&d.hosted_zone, &read.name, &read.sets));
+        let known = known.map(|r| r.seen_at(self.shared.clock.now()));
         // An address that this instance had and has no more is not put back.
         let gone = self.was_following(&d.hosted_zone, &read.name);
         let (gone, before) = plan.before.into_iter().partition(|b| gone.iter().any(|g| g.same_content(b)));
@@ -340,21 +367,15 @@ impl DomainRun {
         let mut known = self.shared.facts.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         // What a directive has associated meanwhile, the metadata service need not know yet.
         if known.primary_ipv4.is_empty() {
+            self.shared.may_move(&fresh.all_ipv4);
             *known = Arc::new(fresh);
         }
     }
 }
 
-/// What undoes a plan that is about to be carried out.
-fn hold_of(d: &RecordDirective, plan: &Plan) -> RecordHold {
-    RecordHold {
-        key: d.path.clone(),
-        zone: d.hosted_zone.clone(),
-        name: plan.name.clone(),
-        ours: plan.ours.clone(),
-        before: plan.before.clone(),
-        earlier: plan.earlier.clone(),
-        follows: false,
-        written: Done::Maybe,
-    }
+/// Whether a write that failed with `e` was not made for sure, and will not be.
+pub(super) fn was_not_written(plan: &Plan, e: &ApiError) -> bool {
+    // What may not be repeated was not sent where the time was over between two tries.
+    let once = !plan.changes.iter().all(crate::aws::route53::Change::is_upsert);
+    !e.may_have_worked() || (once && !e.unsure && matches!(e.class(), Class::Halted(_)))
 }

@@ -53,7 +53,11 @@ impl DomainRun {
     }
 
     /// Reads these names, in the order of a listing.
-    fn read_part(&self, part: &[(&str, &str)], scope: &Scope) -> Vec<(String, String, Result<Read, Failure>)> {
+    pub(super) fn read_part(
+        &self,
+        part: &[(&str, &str)],
+        scope: &Scope,
+    ) -> Vec<(String, String, Result<Read, Failure>)> {
         let mut out: Vec<(String, String, Result<Read, Failure>)> = Vec::new();
         let mut left = part;
         while let Some(((zone, name), after)) = left.split_first() {
@@ -89,20 +93,31 @@ impl DomainRun {
         Ok(names.iter().zip(read).map(|(name, sets)| (name.to_string(), sets, at)).collect())
     }
 
-    /// Reads again what is `old` of this; the rest is as it was.
+    /// The first macro in the name of a directive's record that has no value.
+    pub(super) fn no_name(&self, d: &RecordDirective) -> Option<&'static str> {
+        d.name.without_value(&self.values_for_names())
+    }
+
+    /// Reads again what is `old` of this, or was read at a name that was made with an address which is another by now; the
+    /// rest is as it was.
     pub(super) fn refreshed<'d>(
         &self,
         mut all: Vec<(&'d RecordDirective, Result<Read, Failure>)>,
         scope: &Scope,
     ) -> Vec<(&'d RecordDirective, Result<Read, Failure>)> {
         let now = self.shared.clock.now();
-        let is_old = |r: &Result<Read, Failure>| r.as_ref().is_ok_and(|r| now.since(r.at) > STALE);
-        let old: Vec<&RecordDirective> = all.iter().filter(|(_, r)| is_old(r)).map(|(d, _)| *d).collect();
+        let values = self.values_for_names();
+        let is_renamed =
+            |d: &RecordDirective, r: &Read| d.name.has_addresses() && r.name != normalise(&d.name.expand(&values));
+        let is_old = |d: &RecordDirective, r: &Result<Read, Failure>| {
+            r.as_ref().is_ok_and(|r| now.since(r.at) > STALE || is_renamed(d, r))
+        };
+        let old: Vec<&RecordDirective> = all.iter().filter(|(d, r)| is_old(d, r)).map(|(d, _)| *d).collect();
         if old.is_empty() {
             return all;
         }
         let mut again = self.read_records(&old, scope).into_iter();
-        for (_, read) in all.iter_mut().filter(|(_, r)| is_old(r)) {
+        for (_, read) in all.iter_mut().filter(|(d, r)| is_old(d, r)) {
             if let Some(new) = again.next() {
                 *read = new;
             }

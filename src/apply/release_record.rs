@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use super::hold::RecordHold;
+use super::hold::{Done, Hold, RecordHold};
 use super::restore::DECIDED;
 use super::{DomainRun, Failure, lock};
 use crate::aws::Class;
 use crate::aws::route53::{Change, RecordSet};
+use crate::clock::Tick;
 use crate::config::RecordDirective;
 use crate::model::Event;
 use crate::parallel;
@@ -64,6 +65,15 @@ impl DomainRun {
         written.retain(|w| !w.sets.is_empty());
     }
 
+    /// These sets of a directive are deleted.
+    pub(super) fn has_no_more(&self, key: &str, gone: &[RecordSet]) {
+        let mut written = lock(&self.written);
+        for w in written.iter_mut().filter(|w| w.key == key) {
+            w.sets.retain(|set| !gone.iter().any(|g| g.same_content(set)));
+        }
+        written.retain(|w| !w.sets.is_empty());
+    }
+
     /// What a directive has: zone, name and sets.
     pub(super) fn has_written_for(&self, key: &str) -> Option<(String, String, Vec<RecordSet>)> {
         let all = lock(&self.written);
@@ -108,27 +118,54 @@ impl DomainRun {
                 }
             }
         }
+        // One look for all of them; it counts for what is sent in the next seconds.
+        let sets = self.without_anothers_of(sets, scope);
+        let looked = self.shared.clock.now();
         let mut zones: Vec<String> = sets.iter().map(|(w, _)| w.zone.clone()).collect();
         zones.sort_unstable();
         zones.dedup();
         let ends = parallel::map(zones.len(), |z| {
             let of =
                 |critical| sets.iter().filter(|(w, _)| w.zone == zones[z] && w.critical == critical).cloned().collect();
-            [true, false].map(|critical| self.delete_records(&zones[z], of(critical), scope)).concat()
+            [true, false].map(|critical| self.delete_records(&zones[z], of(critical), looked, scope)).concat()
         });
+        let mut left: Vec<String> = ends.into_iter().flatten().collect();
+        let goes = |r: &RecordHold| self.config.records.iter().any(|d| d.path == r.key && d.release.contains(&event));
+        // What replaces a set that is gone by now is refused.
+        let replaces = |r: &RecordHold| r.before.iter().any(|b| sets.iter().any(|(_, s)| s.same_content(b)));
+        let unsure: Vec<RecordHold> = self.unsure_follows().into_iter().filter(|r| goes(r) && !replaces(r)).collect();
+        let has_none = |r: &&RecordHold| self.shared.names.leave(&r.zone, &r.name, &[&r.key]).is_none();
+        left.extend(self.delete_late(unsure.iter().filter(has_none).cloned().collect(), scope));
         // Nor is anything left of a change that was cut off.
-        going.iter().for_each(|w| self.drop_hold(&w.key));
-        let left: Vec<String> = ends.into_iter().flatten().collect();
+        going.iter().map(|w| &w.key).chain(unsure.iter().map(|r| &r.key)).for_each(|key| self.drop_hold(key));
         left.iter().for_each(|what| log::error!("not released: {what}"));
         left
     }
 
-    fn delete_records(&self, zone: &str, mut open: Vec<(Written, RecordSet)>, scope: &Scope) -> Vec<String> {
+    /// Changes of records that follow which had no answer.
+    fn unsure_follows(&self) -> Vec<RecordHold> {
+        let of = |h: &Hold| match h {
+            Hold::Record(r) if r.follows && r.written == Done::Maybe => Some(r.clone()),
+            _ => None,
+        };
+        lock(&self.ledger).held.iter().filter_map(of).collect()
+    }
+
+    /// `looked`: when it was looked last whose they are.
+    fn delete_records(
+        &self,
+        zone: &str,
+        mut open: Vec<(Written, RecordSet)>,
+        looked: Tick,
+        scope: &Scope,
+    ) -> Vec<String> {
         let mut left = Vec::new();
         let mut pause = Duration::from_millis(500);
         let mut late = 0;
         for round in 1.. {
-            open = self.without_anothers_of(open, scope);
+            if round > 1 || self.shared.clock.now().since(looked) >= DECIDED {
+                open = self.without_anothers_of(open, scope);
+            }
             if open.is_empty() {
                 break;
             }

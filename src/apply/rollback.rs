@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::disk::Vacated;
-use super::hold::{Done, Hold, Origin, VolumeHold};
+use super::hold::{Done, Hold, Origin, RecordHold, VolumeHold};
 use super::{DomainRun, Failure};
 use crate::aws::ec2::AttachmentState;
 use crate::aws::{Class, Still};
@@ -41,13 +41,12 @@ impl DomainRun {
         let for_volumes = &if address { scope.within(scope.remaining() * 7 / 8) } else { scope.clone() };
         let for_records = if any { scope.within(scope.remaining() / 2) } else { scope.clone() };
         let mut volumes = holds.iter().filter(|h| matches!(h, Hold::Volume(_))).count();
-        for mut hold in holds {
+        let (records, rest): (Vec<Hold>, Vec<Hold>) = holds.into_iter().partition(|h| matches!(h, Hold::Record(_)));
+        left.extend(self.roll_records_back(records, &for_records));
+        for mut hold in rest {
             // `false`: it is needed still, by another domain or by the next run.
             let outcome = match &mut hold {
-                Hold::Record(r) => {
-                    self.forget_written(r);
-                    self.restore_record(r, &for_records).map(|()| true)
-                }
+                Hold::Record(_) => Ok(true),
                 Hold::Volume(v) => {
                     self.until_nothing_stands_on(&v.key, for_volumes);
                     // One that is held does not take the time of those after it.
@@ -59,7 +58,7 @@ impl DomainRun {
                 }
                 Hold::Address(a) => {
                     self.forget_address();
-                    self.disassociate(a, scope).map(|()| true)
+                    self.give_back_address(a, scope).map(|()| true)
                 }
                 Hold::Move(m) => self.undo_move(m, for_volumes),
             };
@@ -84,6 +83,22 @@ impl DomainRun {
             left.extend(self.settle_rest(scope));
         }
         left
+    }
+
+    /// Rolls records back, all together. What could not be put back, in words.
+    fn roll_records_back(&self, holds: Vec<Hold>, scope: &Scope) -> Vec<String> {
+        let of = |h: &Hold| if let Hold::Record(r) = h { Some(r.clone()) } else { None };
+        let records: Vec<RecordHold> = holds.iter().filter_map(of).collect();
+        records.iter().for_each(|r| self.forget_written(r));
+        let ends = self.restore_records(&records, scope);
+        ends.iter().filter_map(|end| end.as_ref().err()).for_each(|what| log::error!("not rolled back: {what}"));
+        self.ledger(|l| {
+            for (hold, end) in holds.into_iter().zip(&ends) {
+                l.held.retain(|h| *h != hold);
+                l.left.extend(end.is_err().then_some(hold));
+            }
+        });
+        ends.into_iter().filter_map(Result::err).collect()
     }
 
     /// `false`: another domain is about to use it, and what becomes of it is seen when that has come to its end.

@@ -37,9 +37,15 @@ impl DomainRun {
             return;
         }
         let scope = &scope.within(SETTLE).early();
-        for hold in self.last_in_first_out(inherited) {
+        let names = self.record_names();
+        let is_unwanted = |h: &Hold| matches!(h, Hold::Record(r) if !names.contains(&(r.zone.clone(), r.name.clone())));
+        let (records, rest): (Vec<Hold>, Vec<Hold>) =
+            self.last_in_first_out(inherited).into_iter().partition(is_unwanted);
+        // The others have half of the time, whatever the records take.
+        self.put_records_back(records, &scope.within(scope.remaining() / 2));
+        for hold in rest {
             let wanted = match &hold {
-                Hold::Record(r) => Ok(self.record_names().contains(&(r.zone.clone(), r.name.clone()))),
+                Hold::Record(_) => Ok(true),
                 Hold::Volume(v) => self.is_wanted(v, scope),
                 // Whether its volume is still to be moved is seen when the directive comes to it.
                 Hold::Move(_) => Ok(self.config.volumes.iter().any(|d| d.sources.contains(&Source::Move))),
@@ -56,7 +62,13 @@ impl DomainRun {
     /// Puts back whatever is inherited still. What could not be is returned.
     pub(crate) fn settle_rest(&self, scope: &Scope) -> Vec<String> {
         let inherited = lock(&self.ledger).inherited.clone();
-        self.last_in_first_out(inherited).into_iter().filter_map(|hold| self.put_back(hold, scope).err()).collect()
+        let (records, rest): (Vec<Hold>, Vec<Hold>) =
+            self.last_in_first_out(inherited).into_iter().partition(|h| matches!(h, Hold::Record(_)));
+        // The others have half of the time, whatever the records take.
+        let for_records = if rest.is_empty() { scope.clone() } else { scope.within(scope.remaining() / 2) };
+        let mut left = self.put_records_back(records, &for_records);
+        left.extend(rest.into_iter().filter_map(|hold| self.put_back(hold, scope).err()));
+        left
     }
 
     /// Whether a directive of this config will take the volume up, or claim it again.
@@ -111,8 +123,7 @@ impl DomainRun {
     /// Puts one inherited hold back and forgets it; if it cannot be put back, it stays in the journal.
     pub(super) fn put_back(&self, hold: Hold, scope: &Scope) -> Result<(), String> {
         let end = match &hold {
-            // Whatever became of it since.
-            Hold::Record(r) => self.restore_record(&RecordHold { written: Done::Maybe, ..r.clone() }, scope),
+            Hold::Record(_) => return self.put_records_back(vec![hold], scope).into_iter().try_for_each(Err),
             Hold::Volume(v) => match self.put_volume_back(v, scope) {
                 Ok(true) => Ok(()),
                 Ok(false) => return Ok(()),
@@ -125,6 +136,10 @@ impl DomainRun {
             },
             Hold::Address(a) => self.disassociate(&AddressHold { associated: Done::Maybe, ..a.clone() }, scope),
         };
+        self.was_put_back(hold, end, scope)
+    }
+
+    pub(super) fn was_put_back(&self, hold: Hold, end: Result<(), String>, scope: &Scope) -> Result<(), String> {
         // Where the time for it was over, a roll-back and the end of this run try again.
         if end.is_ok() || scope.check().is_ok() {
             self.ledger(|l| {

@@ -70,6 +70,7 @@ impl Queue {
     fn submit(&self, pieces: Vec<Piece>, scope: &Scope, send: Send<'_>) -> Vec<Result<(), ApiError>> {
         let mut state = lock(&self.state);
         let mut results: Vec<Option<Result<(), ApiError>>> = pieces.iter().map(|_| None).collect();
+        let mut unsure = vec![false; pieces.len()];
         let mut mine: Vec<(u64, usize)> = Vec::new();
         for (i, piece) in pieces.iter().enumerate() {
             let ticket = state.next;
@@ -82,11 +83,13 @@ impl Queue {
             mine.retain(|(ticket, i)| match state.done.remove(ticket) {
                 // The thread that sent had to stop; this one need not.
                 Some(Err(e)) if matches!(e.class(), Class::Halted(_)) && scope.check().is_ok() => {
+                    unsure[*i] |= e.unsure;
                     again.push((*ticket, *i));
                     false
                 }
                 Some(r) => {
-                    results[*i] = Some(r);
+                    // What an earlier try may have done, this answer does not tell.
+                    results[*i] = Some(r.map_err(|e| ApiError { unsure: e.unsure || unsure[*i], ..e }));
                     false
                 }
                 None => true,

@@ -87,6 +87,7 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
         domains,
         warnings: Vec::new(),
     };
+    address_of_others(r, &o, &config.domains);
     for (key, event) in [("maintenance-lead", Event::Maintenance), ("terminating-timeout", Event::Terminating)] {
         let hook = event == Event::Terminating && config.has_hook(Transition::Terminating);
         if let Some(node) = o.get(key).filter(|_| !hook && !config.domains.iter().any(|d| d.names(event))) {
@@ -116,6 +117,22 @@ fn config(r: &mut Reader, root: &Node) -> Option<Config> {
         r.warn("lifecycle-hook", node.at, text);
     }
     Some(config)
+}
+
+/// Warns of an address that records of other domains lead to, and that its own domain may give back.
+fn address_of_others(r: &mut Reader, root: &Object<'_>, domains: &[Domain]) {
+    let may_fail = domains.iter().find(|d| !d.critical && d.address.is_some());
+    let Some((d, address)) = may_fail.and_then(|d| Some((d, d.address.as_ref()?))) else { return };
+    if let Some(other) = domains.iter().find(|o| o.name != d.name && !o.records.is_empty())
+        && let Some(node) = root.get("domains")
+    {
+        let text = format!(
+            "the records of domain {} lead to this address, and if domain {} fails, it is given back and they are not: \
+             make the domain critical, or put both into one domain",
+            other.name, d.name
+        );
+        r.warn(&address.path, node.at, text);
+    }
 }
 
 /// `hostname` or `set-hostname`; an empty one is none.

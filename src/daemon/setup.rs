@@ -245,6 +245,8 @@ impl Lasting {
                 asked_again: Mutex::default(),
                 names: Default::default(),
                 given_up: Mutex::default(),
+                given_back: Mutex::default(),
+                elastic: Mutex::default(),
                 addresses_to_come: Default::default(),
                 uses: Default::default(),
                 owed: Mutex::default(),

@@ -3,7 +3,7 @@
 //! Six with one network interface: the identity document (region, zone, id, type), the launch index, the list of
 //! interfaces, two lists of addresses, the hypervisor. Each further interface costs three.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -121,10 +121,33 @@ fn is_mac(text: &str) -> bool {
     text.len() == 17 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
 }
 
-/// One address a line; what is none is passed over.
-fn addresses<A: FromStr>(text: Option<String>) -> Vec<String> {
-    let text = text.unwrap_or_default();
-    text.lines().map(str::trim).filter(|l| l.parse::<A>().is_ok()).map(str::to_owned).collect()
+/// One address a line, each once; what is none that an instance can be reached at is passed over.
+fn addresses<A: FromStr + PartialEq + Into<IpAddr> + Copy>(text: Option<String>) -> Vec<String> {
+    let mut seen: Vec<A> = Vec::new();
+    let mut out = Vec::new();
+    for line in text.unwrap_or_default().lines().map(str::trim) {
+        let Some(address) = line.parse::<A>().ok().filter(|a| is_reachable((*a).into())) else { continue };
+        if !seen.contains(&address) {
+            seen.push(address);
+            out.push(line.to_owned());
+        }
+    }
+    out
+}
+
+/// Whether others may reach an instance at this address. Private ones count: there are private hosted zones.
+fn is_reachable(address: IpAddr) -> bool {
+    let nowhere = |a: Ipv4Addr| {
+        // "This network", and what is reserved, with the broadcast address.
+        a.octets()[0] == 0 || a.octets()[0] >= 240 || a.is_loopback() || a.is_link_local() || a.is_multicast()
+    };
+    match address {
+        IpAddr::V4(a) => !nowhere(a),
+        IpAddr::V6(a) => {
+            let mapped = a.to_ipv4_mapped().is_some();
+            !(mapped || a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_unicast_link_local())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ mod pool_limits;
 mod races;
 mod records;
 mod records_follow;
+mod records_lost;
 mod records_multivalue;
 mod records_release;
 mod records_whose;

@@ -56,6 +56,37 @@ fn a_release_leaves_the_same_record_of_whoever_has_the_address_now() {
 }
 
 #[test]
+fn a_release_asks_ec2_where_the_metadata_service_says_nothing_or_what_was() {
+    for silent in [false, true] {
+        let lab = with_nics(vec![nic(0, &["203.0.113.1"], &[])]);
+        lab.server.world().knobs.imds_address_ms = 0;
+        let id = lab.server.world().add_address(IP, &[]);
+        let mut nic = nic(0, &["203.0.113.2"], &[]);
+        nic.interface_id = "eni-other".into();
+        nic.local_ipv4s = vec!["10.0.9.9".into()];
+        let other = lab.add_instance(InstanceSpec { nics: Some(vec![nic]), ..InstanceSpec::default() });
+        let address = format!(r#""associate-address": [{{ "allocation-id": "{id}" }}]"#);
+        let text = |more: &str| one(&format!(r#"{address}, "update-route53": [{}]"#, record(NAME, more)));
+        let running = lab.start(&text(r#"release: ["stopping"]"#), How::default().rate(8));
+        running.says(&lab, "watching for interruptions");
+        assert_eq!(zone(&lab, "Z1"), ["a.example.com. A 60 198.51.100.1"]);
+        // It goes to another one by force, and the metadata service tells of that late or not at all.
+        lab.server.world().knobs.imds_address_ms = 600_000;
+        lab.server.world().move_address(&id, &other);
+        lab.run(&text(""), once().on(&other)).ends(0, &["is here already", "a.example.com. is as it should be"]);
+        if silent {
+            lab.server.world().imds(&lab.me).unavailable = u32::MAX;
+        }
+        let asked = lab.server.calls_of("DescribeAddresses").len();
+        running.signal("TERM");
+        let run = running.wait(&lab);
+        run.ends(0, &[&format!("a record is left alone: {IP} is the address of {other} by now")]);
+        assert_eq!(zone(&lab, "Z1"), ["a.example.com. A 60 198.51.100.1"], "{run}");
+        assert_eq!(lab.server.calls_of("DescribeAddresses").len(), asked + 1, "once\n{run}");
+    }
+}
+
+#[test]
 fn a_release_of_an_address_that_nobody_has_deletes_the_record() {
     let (lab, id, _) = with_elastic();
     let running = watching(&lab, &records(&[released(NAME)]));

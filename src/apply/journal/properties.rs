@@ -63,7 +63,17 @@ fn hold() -> impl Strategy<Value = Hold> {
         let ours = vec![RecordSet::simple(&zone, "A", ttl, &[value])];
         let key = "domains.\"d\".update-route53[0]".to_owned();
         let (before, earlier) = (ours.clone(), ours.clone());
-        Hold::Record(RecordHold { key, name: zone.clone(), zone, before, earlier, ours, follows: false, written })
+        Hold::Record(RecordHold {
+            key,
+            name: zone.clone(),
+            zone,
+            before,
+            earlier,
+            ours,
+            follows: false,
+            written,
+            at: None,
+        })
     });
     prop_oneof![volume, record]
 }
