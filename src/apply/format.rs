@@ -22,7 +22,7 @@ use crate::scope::Scope;
 use crate::sys::disk_tree::DiskTree;
 use crate::sys::probe::{self, Content, Found};
 use crate::sys::written::written;
-use crate::sys::{beside, block, mkfs, mounting, start};
+use crate::sys::{beside, block, file_systems, mkfs, mounting, start};
 
 /// What `user:ec2fd.format` says where a volume may be formatted.
 const CONSENT: &str = "if-blank";
@@ -159,6 +159,9 @@ impl Volume<'_> {
         if let Some(why) = m.bad_label() {
             return Err(why);
         }
+        if let Some(why) = file_systems::refusal(root, fstype, &m.options, self.scope) {
+            return Err(why);
+        }
         if m.fsck && !m.is_read_only() && fsck_argument(fstype).is_some() {
             let name = format!("fsck.{fstype}");
             mounting::tool(&name)
@@ -179,7 +182,7 @@ impl Volume<'_> {
 impl Ground for Volume<'_> {
     fn look(&mut self) -> Result<Content, String> {
         let node = &self.a.disk;
-        let disk = mounting::hold(node, self.scope)?;
+        let disk = mounting::hold(&self.run.shared.root, node, self.scope)?;
         let by_serial = block::find_by_serial(&self.run.shared.root, &self.a.volume_id);
         if by_serial.is_some_and(|there| there != *node) || !mounting::is_still(&disk, node) {
             return Err(format!("{} is another disk by now", node.display()));
