@@ -149,16 +149,16 @@ pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
 }
 
 fn is_zero(disk: &dyn Disk, from: u64, to: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; PIECE];
+    let piece = |at: u64| usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
+    let mut buffer = vec![0; piece(from)];
     let mut at = from;
     while at < to {
-        let length = usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
-        let piece = &mut buffer[..length];
-        disk.read(piece, at)?;
-        if piece.iter().any(|b| *b != 0) {
+        let buffer = &mut buffer[..piece(at)];
+        disk.read(buffer, at)?;
+        if buffer.iter().any(|b| *b != 0) {
             return Ok(false);
         }
-        at += length as u64;
+        at += buffer.len() as u64;
     }
     Ok(true)
 }
