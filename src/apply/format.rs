@@ -22,7 +22,7 @@ use crate::scope::Scope;
 use crate::sys::disk_tree::DiskTree;
 use crate::sys::probe::{self, Content, Found};
 use crate::sys::written::written;
-use crate::sys::{beside_told, block, holders, mkfs, mounting};
+use crate::sys::{beside_told, block, file_systems, holders, mkfs, mounting};
 
 /// What `user:ec2fd.format` says where a volume may be formatted.
 const CONSENT: &str = "if-blank";
@@ -157,6 +157,9 @@ impl Volume<'_> {
     fn prepare_rest(&self, fstype: &str) -> Result<(), String> {
         let (m, root) = (self.m, &self.run.shared.root);
         if let Some(why) = m.bad_label() {
+            return Err(why);
+        }
+        if let Some(why) = file_systems::refusal(root, fstype, &m.options, self.scope) {
             return Err(why);
         }
         if m.fsck && !m.is_read_only() && fsck_argument(fstype).is_some() {

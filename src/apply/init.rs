@@ -230,6 +230,7 @@ impl DomainRun {
 
     /// A critical failure is noted as such; another one is rolled back by itself and passed over.
     fn judge(&self, d: &VolumeDirective, f: Failure, undo: &(dyn Fn() -> Scope + Sync), problems: &mut Problems) {
+        let f = self.by_its_cause(f);
         if d.critical || matches!(f.halt, Some(Halt::Stopped(_))) {
             problems.critical = Some((d.path.clone(), f));
         } else {

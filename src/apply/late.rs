@@ -15,6 +15,11 @@ const LATE: Duration = Duration::from_secs(600);
 /// How often it is looked whether it was.
 const EVERY: Duration = Duration::from_secs(15);
 
+/// Whether what was sent then, which a journal says, may still be carried out.
+fn is_recent(sent: i64, now: i64) -> bool {
+    now.abs_diff(sent) < LATE.as_secs()
+}
+
 impl DomainRun {
     /// Now, as the hold has it when an AttachVolume had no plain answer.
     pub(super) fn attach_time(&self) -> i64 {
@@ -36,7 +41,7 @@ impl DomainRun {
 
     fn is_outstanding(&self, v: &VolumeHold) -> bool {
         let sent = v.sent.filter(|_| v.attached == Done::Maybe);
-        sent.is_some_and(|sent| (self.attach_time() - sent).unsigned_abs() < LATE.as_secs())
+        sent.is_some_and(|sent| is_recent(sent, self.attach_time()))
     }
 
     fn outstanding(&self) -> Vec<VolumeHold> {
@@ -108,6 +113,20 @@ impl DomainRun {
             // Under another name it is somebody else's; and EC2 refuses what comes late for a volume that is taken.
             Some(Standing::Here(_) | Standing::Absent(_)) => true,
             _ => !self.is_outstanding(v),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_recent;
+
+    #[test]
+    fn whatever_time_a_journal_says() {
+        let now = 1_790_000_000;
+        assert!(is_recent(now, now) && is_recent(now - 599, now) && is_recent(now + 599, now));
+        for sent in [i64::MIN, -1, 0, now - 600, now + 600, i64::MAX] {
+            assert!(!is_recent(sent, now), "{sent}");
         }
     }
 }

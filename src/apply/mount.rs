@@ -16,6 +16,9 @@ use crate::sys::probe::Found;
 /// A file system that is smaller than its disk by less than this cannot grow to any use.
 const GROWTH: u64 = 16 << 20;
 
+/// How much of the time that is left growing may take, at the most: a file system can be used as it is.
+const GROWING: u32 = 4;
+
 /// A disk that is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
@@ -41,6 +44,20 @@ impl DomainRun {
         if let Some(there) = real.as_deref().and_then(|real| mounting::at(root, real)) {
             if !mounting::is_of(root, &there, &a.disk) {
                 return Err(failed(format!("{} ({}) is mounted there", there.source, there.kind)));
+            }
+            if let Some(wanted) =
+                m.fstype.as_deref().filter(|w| !agree(w, &there.kind) && !there.kind.starts_with("fuse"))
+            {
+                return Err(failed(format!("it is mounted there as {}, and the config wants {wanted}", there.kind)));
+            }
+            if let Some(other) = mounting::other_options(root, &there, &m.options) {
+                log::warn!(
+                    "{}: {} is mounted at {} with other options than the config has ({other}): they count from its next \
+                     mount on",
+                    m.key,
+                    a.volume_id,
+                    m.path
+                );
             }
             log::info!("{}: {} is mounted at {} already", m.key, a.volume_id, m.path);
             return Ok(mounted(&there.kind));
@@ -162,7 +179,9 @@ impl DomainRun {
         };
         let mut command = Command::new(&tool);
         command.arg(of);
-        let end = self.shared.runner.run_tool(&d.path, &tool.display().to_string(), command, 0, scope);
+        // The rest of the start must not wait for one that hangs.
+        let part = scope.within(scope.remaining() / GROWING);
+        let end = self.shared.runner.run_tool(&d.path, &tool.display().to_string(), command, 0, &part);
         if let Err(e) = end {
             log::warn!("{}: cannot grow it (it is mounted as it was): {e}", m.key);
         }

@@ -4,7 +4,7 @@
 //! transactions are committed together or not at all. Only a domain that is not critical, and that nobody else's mounts
 //! stand on, may fail without the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,6 +72,8 @@ struct State {
     /// Domains that are taking their mounts away.
     leaving: BTreeSet<usize>,
     parts: Vec<Part>,
+    /// Who of a group failed first, and made the others give up.
+    causes: BTreeMap<usize, usize>,
     /// Groups that are committed.
     committed: BTreeSet<usize>,
 }
@@ -211,14 +213,14 @@ impl Nested {
         state.parts[n] = Part::Failed;
         let member = &self.members[n];
         if !member.alone && !state.committed.contains(&member.group) {
+            state.causes.entry(member.group).or_insert(n);
             member.abandoned.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Who of the group of `n` has failed, so that it cannot be committed.
+    /// Who of the group of `n` has failed first, so that it cannot be committed.
     fn failed_in_group(&self, n: usize, state: &State) -> Option<&str> {
-        let mut others = self.members.iter().zip(&state.parts).filter(|(m, _)| m.group == self.members[n].group);
-        others.find(|(m, part)| **part == Part::Failed && !m.alone).map(|(m, _)| m.name.as_str())
+        state.causes.get(&self.members[n].group).map(|cause| self.members[*cause].name.as_str())
     }
 
     /// All of the domain stands. Waits until all of its group does: then it may be committed.
@@ -359,14 +361,20 @@ impl DomainRun {
         nested.ready(&self.config.name, scope).map_err(|f| (self.first_mount(), f))
     }
 
-    /// The domain has failed. What is to be said of it, where another domain is the cause.
+    /// The domain has failed. What is to be said of it.
     pub(super) fn fails_its_group(&self, f: Failure) -> Failure {
+        let f = self.by_its_cause(f);
+        self.shared.nested.lost(&self.config.name);
+        f
+    }
+
+    /// To who works, the end of another domain that takes this one along is a deadline. It is said by its cause.
+    pub(super) fn by_its_cause(&self, f: Failure) -> Failure {
         let nested = &self.shared.nested;
-        let other = nested.member(&self.config.name).and_then(|n| {
+        let other = nested.member(&self.config.name).filter(|n| !nested.members[*n].alone).and_then(|n| {
             let state = lock(&nested.state);
             nested.failed_in_group(n, &state).filter(|other| *other != self.config.name).map(failed_with)
         });
-        nested.lost(&self.config.name);
         match other {
             Some(text) if f.halt == Some(Halt::Deadline) => Failure::new(text),
             _ => f,

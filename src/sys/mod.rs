@@ -37,6 +37,7 @@ pub(crate) mod announced;
 pub(crate) mod block;
 pub(crate) mod device_names;
 pub(crate) mod disk_tree;
+pub(crate) mod file_systems;
 pub(crate) mod freeze;
 pub(crate) mod holders;
 pub(crate) mod hostname;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::disk_tree::{DiskTree, number_of_node};
-use super::holders::{self, Holder};
+use super::holders;
 use super::mounts::{self, Mount};
 use super::probe::Disk;
 use super::{Root, beside, beside_told};
@@ -122,24 +122,74 @@ pub(crate) fn is_of(root: &Root, mount: &Mount, node: &Path) -> bool {
     mount.is_on(root, &DiskTree::of(root, node))
 }
 
+/// In what the options of `mount` are not those of fstab in `wanted`, as far as the kernel shows it. `None`: in nothing.
+pub(crate) fn other_options(root: &Root, mount: &Mount, wanted: &str) -> Option<String> {
+    let table = std::fs::read_to_string(root.path("/proc/self/mountinfo")).ok()?;
+    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let line = fields.into_iter().find(|f| f.first().and_then(|id| id.parse().ok()) == Some(mount.id))?;
+    let shown: Vec<&str> = line.get(5)?.split(',').chain(line.last()?.split(',')).collect();
+    other_than(&shown, wanted)
+}
+
+fn other_than(shown: &[&str], wanted: &str) -> Option<String> {
+    // Those that the kernel always shows where they are set.
+    const SHOWN: [&str; 8] = ["ro", "nosuid", "nodev", "noexec", "sync", "dirsync", "noatime", "nodiratime"];
+    let (flags, rest) = options(wanted);
+    let mut other: Vec<String> = Vec::new();
+    for name in SHOWN {
+        // `ro` of the mount, or of the file system after an error.
+        match (shown.contains(&name), flags.contains(options(name).0)) {
+            (true, false) => other.push(format!("it has {name}")),
+            (false, true) => other.push(format!("it lacks {name}")),
+            _ => {}
+        }
+    }
+    // Of the file system's own ones it need not show what is usual: only another value tells.
+    for word in rest.split(',') {
+        let Some((key, value)) = word.split_once('=') else { continue };
+        let of = |s: &&&str| s.split_once('=').is_some_and(|(k, v)| k == key && v != value);
+        if !shown.contains(&word)
+            && let Some(there) = shown.iter().find(of)
+        {
+            other.push(format!("it has {there}"));
+        }
+    }
+    (!other.is_empty()).then(|| other.join(", "))
+}
+
 /// Opens the disk so that nobody else can mount it or make a file system on it. Who has it open for a moment is waited
-/// for.
+/// for; what is mounted of it, or built on it, will not go by itself.
 pub(crate) fn hold(root: &Root, node: &Path, scope: &Scope) -> Result<File, String> {
     let flags = i32::try_from((OFlags::EXCL | OFlags::CLOEXEC).bits()).unwrap_or(0);
     let patience = scope.within(BUSY);
+    let mut said = false;
     loop {
         let path = node.to_owned();
         let open = move || OpenOptions::new().read(true).custom_flags(flags).open(path);
         match beside_told(scope, &format!("{} to be opened", node.display()), Box::new(open)) {
             Ok(file) => return Ok(file),
             Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
-                if patience.sleep(Duration::from_millis(50)).is_err() {
+                if let Some(m) = mounts::mounts_of(root, node).first() {
+                    return Err(format!(
+                        "{} is mounted at {} ({}): unmount it there, or let mount.path be that",
+                        m.source,
+                        m.point.display(),
+                        m.kind
+                    ));
+                }
+                if let Some(name) = DiskTree::of(root, node).stacked.first() {
+                    return Err(format!("{} is built on it: take that down first", DiskTree::describe(root, name)));
+                }
+                let who = || {
                     let all = holders::holders(root, node, scope).unwrap_or_default();
-                    let who: Vec<String> = all.iter().map(Holder::to_string).collect();
-                    return Err(match who.is_empty() {
-                        true => "somebody else has it (it is mounted, or part of an array or a mapping)".to_owned(),
-                        false => format!("somebody else has it: {}", who.join("; ")),
-                    });
+                    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                    if all.is_empty() { "nobody shows who".to_owned() } else { all.join("; ") }
+                };
+                if !std::mem::replace(&mut said, true) {
+                    log::info!("somebody has {} ({}): waiting {} s for it", node.display(), who(), BUSY.as_secs());
+                }
+                if patience.sleep(Duration::from_millis(50)).is_err() {
+                    return Err(format!("somebody else has it ({}): end that first", who()));
                 }
             }
             Err(e) => return Err(e.to_string()),
@@ -293,6 +343,21 @@ mod tests {
         assert_eq!(flags, MountFlags::NOATIME | MountFlags::NOSUID);
         assert_eq!(rest, "commit=30,discard");
         assert_eq!(options(""), (MountFlags::empty(), String::new()));
+    }
+
+    #[test]
+    fn options_that_are_not_those_of_the_config() {
+        let of =
+            |shown: &str, wanted: &str| other_than(&shown.split(',').collect::<Vec<_>>(), wanted).unwrap_or_default();
+        let usual = "rw,relatime,rw";
+        for wanted in ["", "defaults", "rw", "relatime,x-y,nofail", "commit=30", "discard", "strictatime"] {
+            assert_eq!(of(usual, wanted), "", "{wanted}");
+        }
+        assert_eq!(of(usual, "ro,noatime"), "it lacks ro, it lacks noatime");
+        assert_eq!(of("ro,noatime,rw", ""), "it has ro, it has noatime");
+        assert_eq!(of("rw,relatime,ro,errors=remount-ro", ""), "it has ro");
+        assert_eq!(of("rw,noatime,rw,commit=7", "noatime,commit=7"), "");
+        assert_eq!(of("rw,noatime,rw,commit=7", "noatime,commit=30"), "it has commit=7");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Two questions, and never a guess. *Which file system is it?* is answered by superblocks: by one alone, and not beside
 //! a partition table, since who partitions a disk leaves the superblock that was there before. *Is it blank?* is answered
 //! with yes only where no superblock of any kind is found **and** the places where one could be (the first 4 MiB, the
-//! last 1 MiB, and where file systems keep copies of theirs) are all zero. Whatever cannot be read is an error: unknown,
-//! and never formatted. Whether a disk that reads as noise is blank, its volume tells.
+//! last 1 MiB, and where file systems keep copies of theirs) are all zero, **and** so is whatever some hundred looks all
+//! over the disk meet ([`places`]). Whatever cannot be read is an error: unknown, and never formatted. Whether a disk that
+//! reads as noise is blank, its volume tells.
 //!
 //! The layouts are those of the kernel's headers and of each format's own documentation.
 
@@ -14,6 +15,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 mod noise;
+mod places;
 mod table;
 
 /// What must be zero at the beginning of a blank disk.
@@ -133,8 +135,8 @@ pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
         return Ok(Content::FileSystem(found[0]));
     }
     if found.is_empty() && is_zero(disk, 0, HEAD.min(size))? && is_zero(disk, size.saturating_sub(TAIL), size)? {
-        for at in copies(size) {
-            if !is_zero(disk, at, (at + 4096).min(size))? {
+        for at in places::places(size) {
+            if !is_zero(disk, at, (at + places::LENGTH).min(size))? {
                 return Ok(Content::Other(found));
             }
         }
@@ -146,24 +148,17 @@ pub(crate) fn probe(disk: &dyn Disk) -> io::Result<Content> {
     Ok(Content::Other(found))
 }
 
-/// Where file systems keep copies of their superblocks, for the day when the beginning of the disk is lost: ext at 8, 32
-/// or 128 MiB, btrfs at 64 MiB and 256 GiB, XFS at the quarters, or at a power of two where it is large.
-fn copies(size: u64) -> impl Iterator<Item = u64> {
-    let quarter = size.div_ceil(4 * 4096) * 4096;
-    (23..63).map(|n| 1 << n).chain((1..4).map(move |n| n * quarter)).filter(move |at| *at < size)
-}
-
 fn is_zero(disk: &dyn Disk, from: u64, to: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; PIECE];
+    let piece = |at: u64| usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
+    let mut buffer = vec![0; piece(from)];
     let mut at = from;
     while at < to {
-        let length = usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
-        let piece = &mut buffer[..length];
-        disk.read(piece, at)?;
-        if piece.iter().any(|b| *b != 0) {
+        let buffer = &mut buffer[..piece(at)];
+        disk.read(buffer, at)?;
+        if buffer.iter().any(|b| *b != 0) {
             return Ok(false);
         }
-        at += length as u64;
+        at += buffer.len() as u64;
     }
     Ok(true)
 }

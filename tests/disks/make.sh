@@ -26,6 +26,8 @@ list() {
 		xfs xfs
 		xfs-first $unknown
 		xfs-wiped $unknown
+		xfs-grown xfs
+		xfs-grown-wiped $unknown
 		btrfs btrfs
 		btrfs-first $unknown
 		btrfs-wiped $unknown
@@ -54,6 +56,8 @@ list() {
 		gpt-first GPT and MBR
 		gpt-wiped GPT
 		mbr MBR
+		mbr-ext4 MBR
+		mbr-ext4-wiped $unknown
 		ext4+gpt GPT and MBR
 		btrfs+gpt-first btrfs and GPT and MBR
 		ext4+mbr ext4 and MBR
@@ -144,6 +148,8 @@ make() { # make KIND
 	case $1 in
 	ext4-1k*) want mkfs.ext4 && mkfs.ext4 -q -F -b 1024 "$file" ;;
 	ext[234]*) want "mkfs.${1%-*}" && "mkfs.${1%-*}" -q -F "$file" ;;
+	# As one of 320 MiB is that has grown.
+	xfs-grown*) want mkfs.xfs && mkfs.xfs -q -f -d agsize=80m "$file" ;;
 	xfs*) want mkfs.xfs && mkfs.xfs -q -f "$file" ;;
 	btrfs*) want mkfs.btrfs && mkfs.btrfs -q -f "$file" ;;
 	f2fs*) want mkfs.f2fs && mkfs.f2fs -q -f "$file" ;;
@@ -160,6 +166,8 @@ make() { # make KIND
 	lvm2) want pvcreate && on_block pvcreate -qq --config 'devices { use_devicesfile = 0 } activation { udev_sync = 0 }' ;;
 	md-*) md "${1#md-}" ;;
 	gpt*) want sgdisk && sgdisk --new 1:0:0 "$file" ;;
+	# A partition that has a file system in it.
+	mbr-ext4*) want mkfs.ext4 && make mbr && mkfs.ext4 -q -F -E offset=1048576 "$file" $(($(bytes) / 1024 - 1024))k ;;
 	mbr) want sfdisk && echo ',,L' | sfdisk -q --wipe never "$file" ;;
 	zfs*) zfs ;;
 	noise) dd if=/dev/urandom of="$file" bs=1M count=$(($(bytes) / 1048576)) conv=notrunc status=none ;;
@@ -173,6 +181,7 @@ make() { # make KIND
 kind=$1 file=$2
 size=160
 case $kind in
+*xfs-grown*) size=470 ;;
 *xfs*) size=320 ;; # mkfs.xfs makes none below 300 MiB
 vfat-12) size=8 ;;
 vfat-16) size=64 ;;

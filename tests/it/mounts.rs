@@ -1,14 +1,17 @@
 //! `mount`: real file systems on loop devices, and what is never formatted.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::disks::{config, directive, id};
+use crate::disks::{config, directive, id, timed};
 use crate::fakeaws::{SnapshotSpec, VolumeSpec};
 use crate::lab::{How, Lab, once};
 use crate::loops::{Loop, lab, mounts, real_lab, run};
+
+/// `open(2)`: of a block device, alone.
+const O_EXCL: i32 = 0o200;
 
 /// Formats what is blank.
 pub(crate) const FORMAT: &str = r#"format: "if-blank""#;
@@ -189,7 +192,51 @@ fn a_place_that_is_taken_and_a_disk_that_is_held_are_errors() {
     let point = lab.dir.join("mnt");
     let device = lab.server.world().volumes[&id(2)].backing.clone().unwrap();
     assert!(Command::new("mount").arg(&device).arg(&point).status().unwrap().success());
-    lab.run(&config(&two), once().rate(10)).ends(3, &["somebody else has it", "stays attached"]);
+    let run = lab.run(&config(&two), once());
+    run.ends(3, &[&format!("is mounted at {} (ext4): unmount it there", point.display()), "stays attached"]);
+    assert!(!run.log.contains("waiting 10 s"), "{run}");
+    unmount(&lab);
+    // Nobody has mounted it, and it is somebody's all the same.
+    let held = File::options().read(true).custom_flags(O_EXCL).open(&device).unwrap();
+    let run = lab.run(&config(&two), once().rate(10));
+    run.ends(3, &["waiting 10 s for it", "somebody else has it (", &format!("process {} (", std::process::id())]);
+    drop(held);
+}
+
+#[test]
+fn a_volume_that_is_mounted_elsewhere_is_told_at_once() {
+    let Some((lab, _loops)) = lab(1) else { return };
+    lab.run(&config(&x("")), once()).ends(0, &["is mounted at /data"]);
+    let moved = config(&x("").replace("/data\"", "/moved\""));
+    let run = lab.run(&moved, once());
+    run.ends(
+        1,
+        &["cannot mount vol-00000000000000001 at /moved: ", &format!("is mounted at {}", data(&lab).display())],
+    );
+    assert!(!run.log.contains("waiting 10 s") && mounts(&lab.dir) == [data(&lab)], "{run}");
+    lab.has(&[(&id(1), "/dev/xvdf")], &run);
+    unmount(&lab);
+}
+
+#[test]
+fn a_mount_that_is_there_is_what_the_config_says() {
+    let Some((lab, _loops)) = lab(1) else { return };
+    let with = |options: &str| config(&x(&format!(r#"options: "{options}""#)));
+    lab.run(&with("commit=7"), once()).ends(0, &["is mounted at /data"]);
+    for (options, told) in [
+        ("commit=7", ""),
+        ("ro,noatime,commit=7", "with other options than the config has (it lacks ro, it lacks noatime)"),
+        ("commit=9", "with other options than the config has (it has commit=7)"),
+    ] {
+        let run = lab.run(&with(options), once());
+        run.ends(0, &["is mounted at /data already", told]);
+        assert_eq!(run.log.contains("other options"), !told.is_empty(), "{run}");
+    }
+    // The kernel mounts all of ext as ext4.
+    lab.run(&config(&x(r#"fstype: "ext3""#)), once()).ends(0, &["is mounted at /data already"]);
+    let run = lab.run(&config(&x(r#"fstype: "xfs""#)), once());
+    run.ends(1, &["cannot mount", "it is mounted there as ext4, and the config wants xfs"]);
+    assert_eq!(mounts(&lab.dir), [data(&lab)], "{run}");
     unmount(&lab);
 }
 
@@ -223,6 +270,18 @@ fn a_file_system_grows_with_its_disk() {
         assert_eq!(lab.lines("grown"), if grow { vec![node] } else { vec![] }, "{run}");
         unmount(&lab);
     }
+}
+
+#[test]
+fn growing_that_hangs_takes_a_share_of_the_time_only() {
+    let Some((lab, disk)) = with_disk(|lab| Loop::ext4(lab, "disk", 32), false) else { return };
+    fs::File::options().write(true).open(&disk.file).unwrap().set_len(96 << 20).unwrap();
+    assert!(run("losetup", &["--set-capacity", disk.device.to_str().unwrap()]).is_some());
+    let how = tool(&lab, "resize2fs", "exec sleep 600").rate(10);
+    let run = lab.run(&timed(120, &x("")), how);
+    run.ends(0, &["cannot grow it (it is mounted as it was)", "ready: d started"]);
+    assert_eq!((mounts(&lab.dir), lab.lines("files").len()), (vec![data(&lab)], 1), "{run}");
+    unmount(&lab);
 }
 
 #[test]

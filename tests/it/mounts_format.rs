@@ -144,6 +144,18 @@ fn what_can_be_found_missing_before_is_and_the_consent_stays() {
         assert_eq!(consent(&lab), "if-blank", "{run}");
         assert!(disk.is_blank() && !lab.dir.join("ran").exists(), "{run}");
     }
+    // As the kernel says it itself.
+    let how = tool(&lab, "mkfs.nosuchfs", "touch $LAB/ran; exit 1");
+    for (mount, why) in [
+        (r#"fstype: "nosuchfs""#, "this kernel does not know the file system"),
+        (r#"options: "noatime,nosuchopt""#, "the kernel does not take the option nosuchopt for it"),
+        (r#"options: "commit=soon""#, "the kernel does not take the option commit=soon for it"),
+    ] {
+        let run = lab.run(&config(&x(&format!("{FORMAT}, {mount}"))), how.clone());
+        run.ends(1, &["cannot format vol-", why]);
+        assert_eq!(consent(&lab), "if-blank", "{run}");
+        assert!(disk.is_blank() && !lab.dir.join("ran").exists(), "{run}");
+    }
     let first = |argv: &str| config(&x(FORMAT)).replace("\"/bin/sh\"", argv);
     for (argv, why) in [
         ("\"/no/such/program\"", "/no/such/program, the first command, cannot be run"),

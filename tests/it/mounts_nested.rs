@@ -180,6 +180,27 @@ fn what_a_run_that_was_killed_left_is_put_back_in_order() {
 }
 
 #[test]
+fn who_waits_for_a_parent_that_fails_says_who_failed() {
+    let Some((lab, _loops)) = lab(4) else { return };
+    // Each has a mount that stands on one of the other: neither may fail alone. Whichever of the two comes first.
+    let mut all = [
+        domain("z", "", &[x(4, "/srv/c/d", "", "true"), x(2, "/srv/a", "", "sleep 1; exit 5")]),
+        domain("a", "", &[x(1, "/srv/a/b", "", "true"), x(3, "/srv/c", "", "true")]),
+    ];
+    for _ in 0..2 {
+        all.reverse();
+        let run = lab.run(&text(&all), once());
+        clean_up(&lab);
+        run.ends(1, &["exit code 5"]);
+        // Or it has seen first that the mount will not come.
+        let tells = ["domain 'z' failed, and its mounts and ours are nested", "which is not mounted"];
+        let told = tells.iter().any(|text| run.log.contains(text));
+        assert!(told && !run.log.contains("the time for it is over"), "{run}");
+        lab.nothing_left(&run);
+    }
+}
+
+#[test]
 fn a_child_that_is_not_critical_fails_alone() {
     let Some((lab, _loops)) = lab(2) else { return };
     let all = [

@@ -173,7 +173,7 @@ def test_disks_that_fail(images, scratch):
         for n, sector in enumerate(bad):
             bench.guest.unreadable[volume(n)] = [sector]
         # Where nobody looks and mkfs.ext4 does not read, an error changes nothing: the disk is formatted, and used.
-        bench.guest.unreadable[volume(fine)] = [end // 2 + 4096]
+        bench.guest.unreadable[volume(fine)] = [end // 2 + 4096 + 100]
         # Where the beginning cannot be read, the disk counts as not there yet, until the time is over.
         log = bench.run(config(range(len(bad)), 40))
         for n, sector in enumerate(bad):

@@ -4,27 +4,25 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::{Disk, HEAD, TAIL, copies};
+use super::places::places;
+use super::{Disk, HEAD, TAIL};
 
 const BLOCK: u64 = 4096;
-/// How many blocks are looked at, spread over the disk, beside those where superblocks are.
-const SAMPLES: u64 = 64;
 
 /// Whether all blocks that are looked at are noise.
 pub(super) fn is_noise(disk: &dyn Disk, size: u64) -> io::Result<bool> {
     let last = (size / BLOCK).saturating_sub(1);
     // Everything that is looked for in `superblocks` lies in one of these.
     let doubling = || (0..).map(|n| BLOCK << n);
-    let mut places: BTreeSet<u64> = doubling().take_while(|at| *at < HEAD).map(|at| at / BLOCK).collect();
-    places.extend(
+    let mut blocks: BTreeSet<u64> = doubling().take_while(|at| *at < HEAD).map(|at| at / BLOCK).collect();
+    blocks.extend(
         doubling().take_while(|to_end| *to_end <= TAIL).map(|to_end| (last + 1).saturating_sub(to_end / BLOCK)),
     );
-    places.extend(copies(size).map(|at| at / BLOCK));
-    places.extend((0..SAMPLES).map(|n| last / SAMPLES * n));
-    places.extend([0, (HEAD / BLOCK).saturating_sub(1), last]);
+    blocks.extend(places(size).into_iter().map(|at| at / BLOCK));
+    blocks.extend([0, (HEAD / BLOCK).saturating_sub(1), last]);
     let mut block = [0; BLOCK as usize];
-    for place in places.into_iter().filter(|place| *place <= last) {
-        disk.read(&mut block, place * BLOCK)?;
+    for n in blocks.into_iter().filter(|n| *n <= last) {
+        disk.read(&mut block, n * BLOCK)?;
         if !is_random(&block) {
             return Ok(false);
         }
