@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::hold::VolumeHold;
 use super::{DomainRun, Failure};
 use crate::aws::ec2::Volume;
-use crate::plan::volumes::{Standing, standing};
+use crate::plan::volumes::{IN_TRANSIT_GRACE, Standing, standing};
 use crate::scope::Scope;
 use crate::waits::waiting;
 
@@ -62,5 +62,10 @@ impl DomainRun {
             }
         }
         self.describe(scope, id)
+    }
+
+    /// Whether others leave it to its maker still.
+    pub(super) fn is_young(&self, v: &Volume) -> bool {
+        v.create_time.is_none_or(|t| self.shared.clock.corrected() - t < IN_TRANSIT_GRACE)
     }
 }

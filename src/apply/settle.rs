@@ -21,7 +21,7 @@ use crate::aws::route53::RecordSet;
 use crate::config::{RecordDirective, Source, VolumeDirective};
 use crate::plan::records::{Now, compare};
 use crate::plan::unfinished::{Own, is_unfinished};
-use crate::plan::volumes::{self, IN_TRANSIT_GRACE, Standing, standing};
+use crate::plan::volumes::{self, Standing, standing};
 use crate::plan::{create, moves, tags};
 use crate::scope::Scope;
 
@@ -168,7 +168,12 @@ impl DomainRun {
             Done::Yes => {
                 let now = self.until_seen_attached(v, &id, scope).map_err(failed)?;
                 if now.as_ref().is_some_and(|now| self.was_committed(v, now)) {
-                    log::info!("{id} stays: a later run has committed it");
+                    log::info!("{id} stays: it was committed");
+                    // Of what it made its run had no time to write the last tags.
+                    if v.token.is_some() {
+                        let committed = self.committed(VolumeHold { volume_id: Some(id.clone()), ..v.clone() }, None);
+                        self.ledger(|l| l.to_tidy.extend(committed));
+                    }
                     return Ok(true);
                 }
                 // Also where it is being detached: that it comes to an end is waited for.
@@ -222,11 +227,6 @@ impl DomainRun {
         }
         self.finish_volume(&now, v.token.as_deref(), scope);
         Ok(true)
-    }
-
-    /// Whether others leave it to its maker still.
-    fn is_young(&self, v: &Volume) -> bool {
-        v.create_time.is_none_or(|t| self.shared.clock.corrected() - t < IN_TRANSIT_GRACE)
     }
 
     /// Takes off what says that a volume which we made is not finished: it may carry data, and is kept.

@@ -7,7 +7,7 @@
 //!
 //! A volume whose connection is lost lets whoever touches it wait, in the kernel and beyond any signal. So all that may
 //! come to such a disk is done [`beside`] the caller, in a thread that is left behind when the time is over, and a wait of
-//! some seconds is told of ([`waiting`]):
+//! some seconds is told of ([`crate::waits`]):
 //!
 //! | what | where | bounded by |
 //! |---|---|---|
@@ -17,6 +17,7 @@
 //! | close of what was held | `holders::{Alone, let_go}` | not waited for; or the directive's end, the share of the unmount |
 //! | size, for growing | `mounting::size_of` | the directive's end |
 //! | where a mount path leads to | `mounting::{real_path, resolve}` | the directive's end; 5 s for all paths of the config |
+//! | what a path shows, after a command `mount` | `mounted_from` | the command's end |
 //! | `mkdir`, list, seal of a mount point; owner and mode | `mounting::{make_point, set_owner}` | the directive's end |
 //! | mount(2), and taking back a wrong one | `mounting::{mount, unmount}` | the directive's end |
 //! | `syncfs` and umount(2) | `mounts::unmount_all`, `mounts::unmount_at` | the share of the unmount |

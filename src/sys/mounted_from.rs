@@ -6,7 +6,8 @@ use super::disk_tree::DiskTree;
 use super::{Root, mounts};
 
 /// Whether what one sees at `point` is mounted from the disk at `node`, a partition of it or something built on it; and
-/// from the device `source`, if that is given. It may take long: a path can lead over a disk that does not answer.
+/// from the device `source`, if that is given. A path can lead over a disk that does not answer: it is to be
+/// called [`super::beside`].
 pub(crate) fn is_mounted_from(root: &Root, node: &Path, point: &Path, source: Option<&Path>) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let point = real(point);

@@ -79,7 +79,7 @@ fn a_mount_that_does_not_answer_is_waited_for_with_a_word_and_not_for_ever() {
             lab.nothing_left(&run);
             assert!(mounts(&lab.dir).is_empty(), "{run}");
         } else {
-            run.ends(0, &["not released: ", "stays attached", "its data is still being written"]);
+            run.ends(3, &["not released: ", "stays attached", "its data is still being written"]);
             assert_eq!((lab.attached(&lab.me).len(), lab.count("DetachVolume")), (1, 0), "{run}");
         }
         drop(dead);

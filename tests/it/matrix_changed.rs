@@ -35,6 +35,10 @@ fn other() -> String {
 /// The commit stands: what the run had is not taken away by another config. Afterwards there is no journal, as there is
 /// none before the first hold.
 fn committed(lab: &Lab) -> bool {
+    // What was made says so itself.
+    if lab.created().iter().any(|v| !lab.tag(v, "ts-created").is_empty()) {
+        return true;
+    }
     match fs::read_to_string(journal(lab)) {
         Ok(text) => !text.contains(r#""committed":[]"#),
         Err(_) => !lab.seen().is_empty(),

@@ -253,7 +253,8 @@ fn a_shutdown_while_it_changes_releases_whichever_stands() {
 #[test]
 fn nothing_follows_in_a_shutdown() {
     let lab = lab(&["203.0.113.1"], &[]);
-    let wait = crate::kit::on(&["stopping"], &[crate::kit::sh("until test -e $LAB/go; do sleep 0.01; done")]);
+    let line = crate::kit::sh("until test -e $LAB/go; do sleep 0.01; done").replacen('{', "{ timeout: 600,", 1);
+    let wait = crate::kit::on(&["stopping"], &[line]);
     let content = format!(r#""update-route53": [{}], exec: [{wait}]"#, record(NAME, ""));
     let running = watching(&lab, &one(&content));
     running.signal("TERM");

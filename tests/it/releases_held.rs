@@ -105,7 +105,7 @@ fn a_holder_that_stays_is_named_again_and_again_and_what_comes_after_has_its_tim
     let holder = Holder::of(&data(&lab));
     lab.server.world().notice(&lab.me, "terminate", 120);
     let run = running.wait(&lab);
-    run.ends(0, &["not released: ", "stays attached", &holder.name()]);
+    run.ends(3, &["not released: ", "stays attached", &holder.name()]);
     assert!(run.log.matches("; trying until ").count() >= 2, "{run}");
     assert_eq!((lab.attached(&lab.me).len(), lab.count("DetachVolume")), (1, 0), "{run}");
     drop(holder);
