@@ -24,7 +24,7 @@ cargo=${CARGO:-cargo}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR="$target"
 out=$target/$triple/release/ec2fleetd
-limit=2600000
+limit=2800000
 build_std="--config init/static.toml -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size"
 zig_packages="ziglang==0.17.0 cargo-zigbuild==0.24.0"
 

@@ -33,7 +33,7 @@ NO_WAITS = {"attaching_ms": 0, "device_ms": 0, "detaching_ms": 0, "cooldown_ms":
 # The slow look at the disks, which goes on beside the kernel's announcements. Emulation adds to it, so a disk that is seen
 # later than this was seen by no announcement.
 LOOK_MS = 100
-LIMIT = 2_600_000
+LIMIT = 2_800_000
 
 CONFIG = """{
   timeout: 300,
