@@ -4,6 +4,7 @@
 //! A thread's waits stand in each other: the tries of a call in the wait for an attachment, that in the directive. Of each
 //! thread the innermost one that is old enough is told.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,13 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static THREAD: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
+    static UNTOLD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What this thread waits for is not told of from here on: it looks again and again for as long as the daemon lives, nobody
+/// waits for it, and it says itself when it is in trouble.
+pub(crate) fn untold() {
+    UNTOLD.with(|u| u.set(true));
 }
 
 fn lock() -> MutexGuard<'static, BTreeMap<u64, Thread>> {
@@ -64,8 +72,10 @@ pub(crate) struct Waiting {
 pub(crate) fn waiting(scope: &Scope, what: impl Into<String>) -> Waiting {
     let (thread, id) = (THREAD.with(|t| *t), NEXT.fetch_add(1, Ordering::Relaxed));
     let (since, until) = (scope.clock.now(), scope.deadline);
-    let entry = Entry { id, domain: current_domain(), what: what.into(), since, until };
-    lock().entry(thread).or_default().waits.push(entry);
+    if !UNTOLD.with(Cell::get) {
+        let entry = Entry { id, domain: current_domain(), what: what.into(), since, until };
+        lock().entry(thread).or_default().waits.push(entry);
+    }
     Waiting { thread, id, here: PhantomData }
 }
 

@@ -34,6 +34,7 @@ impl Daemon {
         let now = self.records_follow().then(|| context.shared.clock.now());
         let others = Others::of(&self.config, &|event| self.names(event), &self.watch, now);
         let work = move || {
+            crate::waits::untold();
             let (shared, noticed) = (&context.shared, &context.notice);
             let (imds, clock, stop, hurry) = (&shared.imds, &shared.clock, &stop, &hurry);
             Poller { imds, clock, every, stop, noticed, acted_on, others, hurry, looked: &looked }.poll();
