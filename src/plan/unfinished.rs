@@ -42,8 +42,10 @@ pub(crate) fn is_left_to_its_maker(v: &Volume, me: &str, now: OffsetDateTime) ->
     if !is_unfinished(v) || v.tag(tags::IN_TRANSIT).is_none() && v.tag(tags::OWNER) == Some(me) {
         return false;
     }
-    let is_young = |t: OffsetDateTime| (now - t).abs() < IN_TRANSIT_GRACE;
-    v.tag(tags::LINEAGE).is_some() || v.create_time.is_none_or(is_young) || put_back(v).is_some_and(is_young)
+    // EC2's clock tells when it was made; a member's, which may be wrong, when it was put back.
+    v.tag(tags::LINEAGE).is_some()
+        || v.create_time.is_none_or(|t| now - t < IN_TRANSIT_GRACE)
+        || put_back(v).is_some_and(|t| (now - t).abs() < IN_TRANSIT_GRACE)
 }
 
 /// What must hold of a volume for a call that changes it.
@@ -137,6 +139,22 @@ mod tests {
         assert!(is_left_to_its_maker(&aged(copy(), 9999), "i-2", now));
         assert!(!is_left_to_its_maker(&aged(at_work(), 1), "i-1", now));
         assert!(is_left_to_its_maker(&at_work(), "i-2", now), "of unknown age");
+    }
+
+    #[test]
+    fn what_was_put_back_is_left_alone_for_an_hour_from_then_on_and_what_came_late_is_not() {
+        let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(1);
+        let old = |tags: &[(&str, &str)]| Volume { create_time: Some(now - time::Duration::hours(5)), ..made(tags) };
+        let put_back = |used| old(&[(tags::OWNER, "i-1"), (tags::IN_TRANSIT, TOKEN), (tags::TS_USED, used)]);
+        assert!(is_left_to_its_maker(&put_back("1970-01-01T23:30:00Z"), "i-2", now));
+        assert!(!is_left_to_its_maker(&put_back("1970-01-01T22:30:00Z"), "i-2", now));
+        assert!(!is_left_to_its_maker(&put_back("1970-01-02T02:30:00Z"), "i-2", now), "a wrong clock");
+        // A mark of a roll-back that is carried out after the next run has committed the volume.
+        let late = |used| {
+            let times = [(tags::TS_USED, used), (tags::TS_CREATED, "1970-01-01T12:00:00Z")];
+            old(&[&[(tags::IN_TRANSIT, TOKEN)][..], &times].concat())
+        };
+        assert!(!is_unfinished(&late("1970-01-01T11:59:00Z")) && is_unfinished(&late("1970-01-01T12:01:00Z")));
     }
 
     #[test]

@@ -116,10 +116,7 @@ fn a_record_that_leads_to_the_address_of_a_domain_that_fails_is_deleted() {
     running.says(&lab, "is disassociated");
     assert!(zone(&lab, "Z1").is_empty(), "{}", running.log());
     running.says(&lab, "watching for interruptions");
-    // With another address it is there again.
-    lab.server.world().set_public(&lab.me, &["203.0.113.7"], &[]);
-    running.says(&lab, "a.example.com. is now A 203.0.113.7");
-    assert_eq!(zone(&lab, "Z1"), ["a.example.com. A 60 203.0.113.7"]);
+    assert!(zone(&lab, "Z1").is_empty(), "{}", running.log());
     running.signal("TERM");
     running.wait(&lab).ends(0, &[]);
     let run = lab.run(&text, once().arg("--check"));
