@@ -354,7 +354,9 @@ impl DomainRun {
             let sent = scope.within(RECORD_DECIDED.min(scope.remaining() / 4));
             match self.shared.zones.submit(&self.shared.aws, &zone, vec![changes], &sent).pop() {
                 Some(Ok(())) => {
-                    log::error!("{what} {why}: the record is deleted, and written again by the next run");
+                    log::error!(
+                        "{what} {why}: the record is deleted; with \"follow\" it is written when there is an address"
+                    );
                     self.shared.names.gone(&zone, &set.name, std::slice::from_ref(&set));
                 }
                 Some(Err(e)) => log::error!("{what} {why}, and the record is there still: {e}"),
